@@ -1,0 +1,21 @@
+"""The Celery app. Every periodic job is a scan of due rows and safe to run twice at once."""
+
+from __future__ import annotations
+
+import os
+
+from celery import Celery
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "engine.settings")
+
+app = Celery("laisee")
+app.config_from_object("django.conf:settings", namespace="CELERY")
+app.autodiscover_tasks()
+
+# Seconds between sweeps; each sweep finds whatever a lost wake-up left behind.
+app.conf.beat_schedule = {
+    "settle": {"task": "packets.tasks.settle_sweep", "schedule": 1.0},
+    "expire": {"task": "packets.tasks.expire_sweep", "schedule": 2.0},
+    "adopt-stranded": {"task": "packets.tasks.stranded_sweep", "schedule": 5.0},
+    "campaign-clock": {"task": "campaign.tasks.campaign_clock", "schedule": 2.0},
+}

@@ -1,0 +1,214 @@
+"""The one settings file, driven by the environment; `engine.lib.env` refuses what can't be meant."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import environ
+
+from engine.lib.env import Env, EnvironmentProblem, read_env_file
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+DATA_DIR = Path(Env().text("DATA_DIR", str(BASE_DIR / ".data"))).resolve()
+env = Env(fallback=read_env_file(DATA_DIR / "run" / "env"))
+
+DEBUG = env.boolean("DEBUG", False)
+SECRET_KEY = env.text("SECRET_KEY")
+# `keyid:base64key` pairs; the first encrypts, all decrypt (engine/lib/crypto.py).
+ENCRYPTION_KEYS = env.words("ENCRYPTION_KEYS", [])
+ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
+# How many proxies of ours stand in front: that many entries of X-Forwarded-For are believed.
+TRUSTED_PROXIES = env.integer("TRUSTED_PROXIES", 0, low=0, high=8)
+PORT = env.integer("PORT", 8000, low=1, high=65535)
+EDGE_PORT = env.integer("EDGE_PORT", 8001, low=1, high=65535)
+BASE_URL = env.text("BASE_URL", f"http://127.0.0.1:{PORT}")
+# Which door this process is: `web` serves everything, `edge` only the two hot routes.
+DOOR = env.choice("LAISEE_DOOR", "web", ("web", "edge"))
+
+# --- Postgres -----------------------------------------------------------------------------------
+DATABASE_URL = env.text("DATABASE_URL")
+MIGRATION_DATABASE_URL = env.text("MIGRATION_DATABASE_URL", DATABASE_URL)
+# Seconds; a hung connection attempt must not hold a request for longer than its client waits.
+DATABASE_CONNECT_TIMEOUT_S = 3
+
+
+def database(url: str) -> dict[str, object]:
+    config: dict[str, object] = environ.Env.db_url_config(url)
+    if config.get("ENGINE") != "django.db.backends.postgresql":
+        raise EnvironmentProblem("DATABASE_URL must begin with postgres:// (nothing else will do)")
+    # Threads of the web server borrow connections; an idle one is checked before use, so that a
+    # restarted Postgres costs no request.
+    config["CONN_MAX_AGE"] = 0
+    config["OPTIONS"] = {
+        "connect_timeout": DATABASE_CONNECT_TIMEOUT_S,
+        "application_name": "laisee",
+    }
+    return config
+
+
+APP_DATABASE_ROLE = str(database(DATABASE_URL)["USER"])
+# manage.py sets this for the commands that need the owner's role (migrate, grant_app_rights).
+RUN_AS_OWNER = env.boolean("LAISEE_RUN_AS_OWNER", False)
+DATABASES = {"default": database(MIGRATION_DATABASE_URL if RUN_AS_OWNER else DATABASE_URL)}
+TESTING = "pytest" in sys.modules
+if DOOR == "edge" or env.boolean("DATABASE_POOL", False):
+    DATABASES["default"]["OPTIONS"]["pool"] = {  # type: ignore[index]
+        "min_size": 1,
+        "max_size": env.integer("DATABASE_POOL_SIZE", 9, low=1, high=100),
+        "timeout": 5,
+    }
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# --- Redis or Valkey ------------------------------------------------------------------------------
+REDIS_URL = env.text("REDIS_URL")
+# The broker may be flushed without losing a fen, so it lives apart from the stock of portions.
+BROKER_URL = env.text("BROKER_URL", REDIS_URL.rsplit("/", 1)[0] + "/1")
+
+# --- Django ---------------------------------------------------------------------------------------
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "corsheaders",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "engine",
+    "packets",
+    "campaign",
+    "referrals",
+]
+MIDDLEWARE = [
+    "engine.lib.middleware.RequestContextMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "corsheaders.middleware.CorsMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "engine.edge_urls" if DOOR == "edge" else "engine.urls"
+WSGI_APPLICATION = "engine.wsgi.application"
+APPEND_SLASH = False
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+LANGUAGE_CODE = "zh-hans"
+LANGUAGES = [("zh-hans", "简体中文"), ("en", "English")]
+TIME_ZONE = "UTC"
+USE_I18N = True
+USE_TZ = True
+STATIC_URL = "/static/"
+STATIC_ROOT = DATA_DIR / "static"
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
+        if TESTING or DEBUG
+        else "whitenoise.storage.CompressedManifestStaticFilesStorage"
+    },
+}
+# Bodies: 16 KB everywhere but /server/events (engine/lib/parsers.py holds the finer limits).
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1_100_000
+SECURE_CONTENT_TYPE_NOSNIFF = True
+X_FRAME_OPTIONS = "DENY"
+SESSION_COOKIE_HTTPONLY = True
+SECURE_COOKIES = env.boolean("SECURE_COOKIES", False)
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_COOKIES
+
+# --- API ------------------------------------------------------------------------------------------
+CORS_ALLOWED_ORIGINS = env.words("CORS_ORIGINS", [])
+CORS_URLS_REGEX = r"^/api/.*$"
+CORS_EXPOSE_HEADERS = ["X-Request-ID", "Retry-After", "RateLimit", "RateLimit-Policy", "ETag"]
+CORS_ALLOW_HEADERS = [
+    "accept",
+    "authorization",
+    "content-type",
+    "idempotency-key",
+    "if-none-match",
+    "x-request-id",
+]
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["engine.lib.auth.ClientTokenAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": ["engine.lib.renderers.OrjsonRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["engine.lib.renderers.OrjsonParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "engine.lib.problem.exception_handler",
+    "UNAUTHENTICATED_USER": None,
+    "URL_FORMAT_OVERRIDE": None,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Laisee",
+    "DESCRIPTION": "Viral red-packet campaigns: packets, claims, wallets and proofs.",
+    "VERSION": "1.0.0",
+    "OAS_VERSION": "3.1.0",
+    "COMPONENT_SPLIT_REQUEST": True,
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
+    "SERVE_AUTHENTICATION": [],
+}
+
+# --- Celery: a wake-up, never the record ------------------------------------------------------------
+CELERY_BROKER_URL = BROKER_URL
+CELERY_RESULT_BACKEND = None
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_TASK_SOFT_TIME_LIMIT = 25
+CELERY_TASK_TIME_LIMIT = 30
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    # Longer than the hard time limit, or a slow task would run twice at once.
+    "visibility_timeout": 120,
+    "unacked_restore_interval": 5,
+    "unacked_restore_throttle": 1,
+    "socket_keepalive": True,
+    "socket_timeout": 30,
+    "socket_connect_timeout": 3,
+    "health_check_interval": 25,
+}
+CELERY_VISIBILITY_TIMEOUT = 120
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 10
+CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = True
+CELERY_TASK_SERIALIZER = "json"
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_TASK_DEFAULT_QUEUE = "default"
+CELERY_TASK_CREATE_MISSING_QUEUES = True
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_TIMEZONE = "UTC"
+
+# --- Logs -----------------------------------------------------------------------------------------
+LOG_LEVEL = env.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
+LOG_FORMAT = env.choice("LOG_FORMAT", "json", ("json", "console"))
+LOGGING_CONFIG = None  # engine/lib/logs.py configures structlog and the standard library together
