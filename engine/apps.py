@@ -1,0 +1,17 @@
+"""The kernel as a Django app: its system checks and logs are in force once Django is set up."""
+
+from __future__ import annotations
+
+from django.apps import AppConfig
+from django.utils.translation import gettext_lazy as _
+
+
+class EngineConfig(AppConfig):
+    name = "engine"
+    verbose_name = _("Access and audit")
+
+    def ready(self) -> None:
+        from engine import checks  # noqa: F401  (importing registers the checks)
+        from engine.lib.logs import configure
+
+        configure()
