@@ -18,57 +18,64 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from enum import StrEnum
-from typing import NoReturn, assert_never
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import assert_never
 
-# The largest whole number that a double holds without gaps; Lua has no other kind of number.
-MAX_AMOUNT_FEN = 2**53 - 1
-# Largest n with n*n < 2^53: `fixed` multiplies an index by a remainder, both below the lane's count.
-MAX_LANE_COUNT = 94_906_265
-# Every claim walks the prize table inside Redis, so the table stays short.
-MAX_TIERS = 32
-# 16 is the most that a cap ever needs (the complement rule sees to it); 32 may be asked for.
-EVENNESS_CHOICES = (1, 2, 4, 8, 16, 32)
-# A cap that binds more often than this would push visible money to late positions.
-CAP_EXCESS_LIMIT = 0.001
+from packets.splitting_rules import (
+    CAP_EXCESS_LIMIT,
+    EVENNESS_CHOICES,
+    MAX_AMOUNT_FEN,
+    MAX_LANE_COUNT,
+    MAX_TIERS,
+    Rules,
+    SplittingError,
+    Strategy,
+    Tier,
+    cuts_complement,
+    effective,
+    find_infeasible,
+    first_portion_tail,
+    refuse,
+    tiers_sum,
+    validate,
+)
+
+__all__ = [
+    "CAP_EXCESS_LIMIT",
+    "EVENNESS_CHOICES",
+    "MAX_AMOUNT_FEN",
+    "MAX_LANE_COUNT",
+    "MAX_TIERS",
+    "POWER_TOLERANCE",
+    "LaneShare",
+    "Portion",
+    "Rules",
+    "SplittingError",
+    "State",
+    "Strategy",
+    "Tier",
+    "advance",
+    "cuts_complement",
+    "draw_integers",
+    "draws",
+    "effective",
+    "first_portion_tail",
+    "lanes",
+    "portion",
+    "portion_accepts",
+    "portions",
+    "start",
+    "tiers_sum",
+    "validate",
+]
+
 # Libraries round powers differently in the last bit (2^-53 per factor, with room for a few).
 POWER_TOLERANCE = 2.0**-50
 
 _DRAW_DIGITS = 13
 _DRAWS_PER_BLOCK = 3
 _DRAW_RANGE = 2.0**52
-
-
-class Strategy(StrEnum):
-    """The ways to cut a packet."""
-
-    FIXED = "fixed"
-    LUCKY = "lucky"
-    DOUBLE_MEAN = "double_mean"
-    TIERS = "tiers"
-
-
-@dataclass(frozen=True, slots=True)
-class Tier:
-    """One line of a prize table: `quantity` portions of exactly `amount_fen`."""
-
-    amount_fen: int
-    quantity: int
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What a packet promises. `max_fen` None means no cap; `remainder` is used by `tiers` only."""
-
-    strategy: Strategy
-    total_fen: int
-    count: int
-    min_fen: int = 1
-    max_fen: int | None = None
-    evenness: int = 2
-    tiers: tuple[Tier, ...] = ()
-    remainder: Strategy = Strategy.LUCKY
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,48 +111,273 @@ class LaneShare:
     tiers: tuple[int, ...]
 
 
-class SplittingError(ValueError):
-    """Rules that cannot be honoured. `field` names the offending input, `code` is for programs."""
-
-    def __init__(self, field: str, code: str, message: str) -> None:
-        super().__init__(message)
-        self.field = field
-        self.code = code
-        self.message = message
+# --- The stream of draws ------------------------------------------------------------------------
 
 
-def _refuse(field: str, code: str, message: str) -> NoReturn:
-    raise SplittingError(field, code, message)
+def draw_integers(key: str, index: int, n: int) -> list[int]:
+    """The first `n` draws of portion `index`, whole numbers in [0, 2^52)."""
+    found: list[int] = []
+    block = 0
+    while len(found) < n:
+        digits = hashlib.sha1(f"{key}:{index}:{block}".encode(), usedforsecurity=False).hexdigest()
+        for place in range(_DRAWS_PER_BLOCK):
+            found.append(int(digits[place * _DRAW_DIGITS : (place + 1) * _DRAW_DIGITS], 16))
+        block += 1
+    return found[:n]
 
 
-# --- Refusals -----------------------------------------------------------------------------------
+def draws(key: str, index: int, n: int) -> list[float]:
+    """The first `n` draws of portion `index` as numbers strictly between 0 and 1."""
+    return [(h + 0.5) / _DRAW_RANGE for h in draw_integers(key, index, n)]
 
 
-def _require_whole(field: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        _refuse(field, "not_whole", f"{field} must be a whole number, not {value!r}.")
-    if value < 1:
-        _refuse(field, "not_positive", f"{field} must be at least 1, not {value}.")
-    if value > MAX_AMOUNT_FEN:
-        _refuse(field, "too_large", f"{field} must be at most {MAX_AMOUNT_FEN}, not {value}.")
+# --- One portion --------------------------------------------------------------------------------
 
 
-def _require_feasible(
-    field: str, what: str, total_fen: int, count: int, min_fen: int, max_fen: int | None
-) -> None:
-    """Refuse a total that `count` portions between the bounds cannot add up to."""
-    low, high = (f"min_{field}", f"max_{field}") if field == "remainder" else ("min_fen", "max_fen")
-    if min_fen * count > total_fen:
-        _refuse(
-            field if field == "remainder" else "min_fen",
-            f"{low}_exceeds_total" if field == "remainder" else "min_exceeds_total",
-            f"{what}: {count} portions of at least {min_fen} fen need {min_fen * count} fen, "
-            f"but there are only {total_fen} fen.",
+def start(rules: Rules, left_fen: int, left_count: int, tiers_left: Sequence[int]) -> State:
+    """The state in which a lane's epoch begins with what is left. Raises SplittingError."""
+    if len(tiers_left) != len(rules.tiers):
+        refuse("tiers_left", "tiers_mismatch", "There must be one quantity for every tier.")
+    if left_count > MAX_LANE_COUNT:
+        refuse(
+            "left_count",
+            "lane_too_large",
+            f"A lane has at most {MAX_LANE_COUNT} portions, not {left_count}.",
         )
-    if max_fen is not None and max_fen * count < total_fen:
-        _refuse(
-            field if field == "remainder" else "max_fen",
-            f"{high}_below_total" if field == "remainder" else "max_below_total",
-            f"{what}: {count} portions of at most {max_fen} fen hold {max_fen * count} fen, "
-            f"but {total_fen} fen must be given away.",
+    prizes, prizes_fen = tiers_sum(rules.tiers, tiers_left)
+    rest_fen, rest_count = left_fen - prizes_fen, left_count - prizes
+    if rest_count < 0 or rest_fen < 0 or min(tiers_left, default=0) < 0:
+        refuse("tiers_left", "tiers_exceed_left", "The prizes left exceed what is left.")
+    found = find_infeasible(rest_fen, rest_count, rules.min_fen, rules.max_fen)
+    if found is not None:
+        refuse("left_fen", f"{found[0]}_infeasible", f"The lane cannot be cut: {found[1]}.")
+    if rest_count == 0 and rest_fen > 0:
+        refuse("left_fen", "max_infeasible", f"{rest_fen} fen are left for no portion.")
+    return State(left_fen, left_count, 0, tuple(tiers_left), rest_fen, rest_count)
+
+
+def advance(state: State, portion: Portion) -> State:
+    """The state after `portion` has been given at `state`."""
+    tiers_left = state.tiers_left
+    if portion.tier:
+        at = portion.tier - 1
+        tiers_left = (*tiers_left[:at], tiers_left[at] - 1, *tiers_left[at + 1 :])
+    return State(
+        state.left_fen - portion.amount_fen,
+        state.left_count - 1,
+        state.index + 1,
+        tiers_left,
+        state.start_fen,
+        state.start_count,
+    )
+
+
+def _cut_fixed(start_fen: int, start_count: int, left_count: int) -> int:
+    """Cumulative rounding: what is paid after i portions is always floor(i*T/n).
+
+    Written with quotient and remainder, because i*T exceeds 2^53 where i*r cannot.
+    """
+    quotient, rest = divmod(start_fen, start_count)
+    i = start_count - left_count
+    return quotient + (i + 1) * rest // start_count - i * rest // start_count
+
+
+def _cut_double_mean(
+    rules: Rules, left_fen: int, left_count: int, key: str, index: int, skip: int
+) -> int:
+    """The classic: uniform in [min, 2*mean - min] of what is left, kept feasible for the others.
+
+    Two minus one minimum, so that the last person cannot be left with less than the minimum. The
+    modulo favours small values by at most range/2^52, which is nothing for amounts people send.
+    """
+    if left_count == 1:
+        return left_fen
+    high = 2 * left_fen // left_count - rules.min_fen
+    low = rules.min_fen
+    if rules.max_fen is not None:
+        high = min(high, rules.max_fen)
+        low = max(low, left_fen - (left_count - 1) * rules.max_fen)
+    return low + draw_integers(key, index, skip + 1)[skip] % (high - low + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _LuckyCut:
+    """One stick-breaking cut before rounding: `point` of `surplus_fen`, to be kept in [low, high].
+
+    The amount is `base_fen + sign * cut`; the complement counts down from the cap.
+    """
+
+    point: float
+    surplus_fen: int
+    low: int
+    high: int
+    base_fen: int
+    sign: int
+
+    def amount(self, cut: int) -> int:
+        return self.base_fen + self.sign * max(min(cut, self.high), self.low)
+
+
+def _cut_lucky(rules: Rules, state: State, left: tuple[int, int], key: str, skip: int) -> _LuckyCut:
+    """A symmetric Dirichlet (parameter `evenness`), streamed: break a Beta(k, k(m-1)) off the rest.
+
+    B = 1 - prod U_j^(1/(km-1-j)) for j < k is that Beta: a product of independent powers of
+    uniforms is a product of Beta(km-1-j, 1), which is Beta(k(m-1), k) (Devroye 1986, IX.3).
+    One more uniform rounds S*B without bias, so the mean is S/m at every position.
+    """
+    left_fen, left_count = left
+    evenness = rules.evenness
+    surplus_fen = left_fen - rules.min_fen * left_count
+    low, high, base_fen, sign = 0, surplus_fen, rules.min_fen, 1
+    if rules.max_fen is not None:
+        room_fen = rules.max_fen - rules.min_fen
+        if cuts_complement(rules, state.start_fen, state.start_count):
+            surplus_fen = room_fen * left_count - surplus_fen
+            base_fen, sign = rules.max_fen, -1
+        low = max(0, surplus_fen - (left_count - 1) * room_fen)
+        high = min(surplus_fen, room_fen)
+    if left_count == 1:
+        return _LuckyCut(float(surplus_fen), 0, surplus_fen, surplus_fen, base_fen, sign)
+    if surplus_fen == 0:
+        return _LuckyCut(0.0, 0, 0, 0, base_fen, sign)
+    uniforms = draws(key, state.index, skip + evenness + 1)[skip:]
+    product = 1.0
+    for j in range(evenness):
+        product *= uniforms[j] ** (1.0 / (evenness * left_count - 1 - j))
+    point = float(surplus_fen) * (1.0 - product) + uniforms[evenness]
+    return _LuckyCut(point, surplus_fen, low, high, base_fen, sign)
+
+
+def _cut_rest(
+    strategy: Strategy, rules: Rules, state: State, left: tuple[int, int], key: str, skip: int
+) -> int:
+    """The next amount of what lies outside the prize table; `left` is its (fen, count)."""
+    match strategy:
+        case Strategy.FIXED:
+            return _cut_fixed(state.start_fen, state.start_count, left[1])
+        case Strategy.DOUBLE_MEAN:
+            return _cut_double_mean(rules, *left, key, state.index, skip)
+        case Strategy.LUCKY:
+            cut = _cut_lucky(rules, state, left, key, skip)
+            return cut.amount(math.floor(cut.point))
+        case Strategy.TIERS:
+            raise ValueError("the rest of a prize table cannot be another prize table")
+        case _:
+            assert_never(strategy)
+
+
+def _rest_left(rules: Rules, state: State) -> tuple[int, int]:
+    prizes, prizes_fen = tiers_sum(rules.tiers, state.tiers_left)
+    return state.left_fen - prizes_fen, state.left_count - prizes
+
+
+def _draw_tier(state: State, key: str) -> int:
+    """Which tier the next portion is, 0 for none: each of the portions left is equally likely."""
+    ticket = draw_integers(key, state.index, 1)[0] % state.left_count
+    for number, quantity in enumerate(state.tiers_left, start=1):
+        if ticket < quantity:
+            return number
+        ticket -= quantity
+    return 0
+
+
+def portion(rules: Rules, state: State, key: str) -> tuple[Portion, State]:
+    """The portion at `state` and the state after it. Needs `state.left_count >= 1`."""
+    if state.left_count < 1:
+        raise ValueError("no portion is left")
+    if rules.strategy is not Strategy.TIERS:
+        left = state.left_fen, state.left_count
+        found = Portion(_cut_rest(rules.strategy, rules, state, left, key, 0), 0)
+        return found, advance(state, found)
+    tier = _draw_tier(state, key)
+    if tier:
+        found = Portion(rules.tiers[tier - 1].amount_fen, tier)
+    else:
+        rest = _rest_left(rules, state)
+        found = Portion(_cut_rest(rules.remainder, rules, state, rest, key, 1), 0)
+    return found, advance(state, found)
+
+
+def portions(
+    rules: Rules, key: str, left_fen: int, left_count: int, tiers_left: Sequence[int]
+) -> Iterator[Portion]:
+    """Every portion of an epoch in order: for previews and proofs."""
+    state = start(rules, left_fen, left_count, tiers_left)
+    while state.left_count:
+        found, state = portion(rules, state, key)
+        yield found
+
+
+def portion_accepts(rules: Rules, state: State, key: str, amount_fen: int) -> bool:
+    """Whether `amount_fen` is right for `state`, allowing for another library's powers.
+
+    Powers are not exactly rounded, so the point S*B+U may differ in its last bits elsewhere. Where
+    it lies within k*S*2^-50 of a whole number, the neighbour is accepted too.
+    """
+    expected, _ = portion(rules, state, key)
+    if amount_fen == expected.amount_fen:
+        return True
+    tiers = rules.strategy is Strategy.TIERS
+    strategy = rules.remainder if tiers else rules.strategy
+    if expected.tier or strategy is not Strategy.LUCKY:
+        return False
+    cut = _cut_lucky(rules, state, _rest_left(rules, state), key, 1 if tiers else 0)
+    slack = rules.evenness * cut.surplus_fen * POWER_TOLERANCE
+    ends = cut.amount(math.floor(cut.point - slack)), cut.amount(math.floor(cut.point + slack))
+    return min(ends) <= amount_fen <= max(ends)
+
+
+# --- A packet in lanes --------------------------------------------------------------------------
+
+
+def _deal_tiers(rules: Rules, counts: Sequence[int], seed: bytes) -> list[tuple[int, ...]]:
+    """Prizes per lane: equal shares of every tier, the odd ones dealt round in an order by seed.
+
+    One round runs through all tiers, so two lanes never differ by more than one prize in number.
+    Where nearly every portion is a prize, the lanes with one portion more are dealt to first.
+    """
+    lane_count = len(counts)
+    order = sorted(
+        range(lane_count),
+        key=lambda lane: hashlib.sha256(b"laisee.lanes:%d:" % lane + seed).digest(),
+    )
+    prizes = sum(tier.quantity for tier in rules.tiers)
+    if prizes // lane_count == rules.count // lane_count:
+        order.sort(key=lambda lane: -counts[lane])
+    dealt = [[tier.quantity // lane_count for tier in rules.tiers] for _ in range(lane_count)]
+    turn = 0
+    for at, tier in enumerate(rules.tiers):
+        for _ in range(tier.quantity % lane_count):
+            dealt[order[turn % lane_count]][at] += 1
+            turn += 1
+    return [tuple(quantities) for quantities in dealt]
+
+
+def lanes(rules: Rules, lane_count: int, seed: bytes = b"") -> list[LaneShare]:
+    """Cut a packet into independent lanes: counts differ by at most one, every fen is in a lane.
+
+    What the prizes leave over is shared by cumulative rounding over the portions outside the prize
+    table, so every lane can honour `min_fen` and `max_fen`. `seed` decides who holds odd prizes.
+    """
+    validate(rules)
+    if lane_count < 1 or lane_count > rules.count:
+        refuse("lanes", "lanes_out_of_range", f"lanes must be between 1 and {rules.count}.")
+    if -(-rules.count // lane_count) > MAX_LANE_COUNT:
+        refuse(
+            "lanes",
+            "lane_too_large",
+            f"{rules.count} portions in {lane_count} lanes exceed {MAX_LANE_COUNT} a lane.",
         )
+    edges = [lane * rules.count // lane_count for lane in range(lane_count + 1)]
+    counts = [end - begin for begin, end in pairwise(edges)]
+    prizes, prizes_fen = tiers_sum(rules.tiers, [tier.quantity for tier in rules.tiers])
+    rest_fen, rest_count = rules.total_fen - prizes_fen, rules.count - prizes
+    shares: list[LaneShare] = []
+    done_count = done_fen = 0
+    for count, quantities in zip(counts, _deal_tiers(rules, counts, seed), strict=True):
+        lane_prizes, lane_prizes_fen = tiers_sum(rules.tiers, quantities)
+        done_count += count - lane_prizes
+        upto_fen = done_count * rest_fen // rest_count if rest_count else 0
+        shares.append(LaneShare(lane_prizes_fen + upto_fen - done_fen, count, quantities))
+        done_fen = upto_fen
+    return shares
