@@ -1,0 +1,186 @@
+-- The ledger's guards: what Postgres itself refuses, whatever the code above it believes.
+--
+--   a transfer and the balances it moves are one thing    trigger ledger_apply
+--   transfers, claims and lane epochs are insert-only      triggers *_insert_only
+--   an account starts at nothing and moves only by transfers
+--   a transfer and both of its accounts share one currency  composite foreign keys
+--
+-- The file may be run again at any time. `-- guard:<name> begin/end` marks what a test strips to show
+-- that the guard is needed (tests/guards.py).
+
+-- ---------------------------------------------------------------------------------------------
+-- A transfer moves its accounts in the statement that writes it.
+--
+-- SECURITY DEFINER: it runs with the owner's rights, so that the application's role needs no UPDATE
+-- right on accounts. The search path is pinned, with pg_temp last, so that nobody can slip another
+-- table of the same name in front.
+CREATE OR REPLACE FUNCTION laisee_ledger_apply() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+AS $$
+BEGIN
+    -- guard:account_order begin
+    -- Everybody locks accounts in the order of their ids. An UPDATE alone takes them in the order
+    -- of its plan, and two settlements over the same wallets would wait for each other.
+    PERFORM 1
+       FROM packets_account
+      WHERE id IN (
+            SELECT debit_account_id FROM moved UNION SELECT credit_account_id FROM moved)
+      ORDER BY id
+        FOR NO KEY UPDATE;
+    -- guard:account_order end
+    UPDATE packets_account AS account
+       SET debits_fen = account.debits_fen + sums.debits_fen,
+           credits_fen = account.credits_fen + sums.credits_fen
+      FROM (
+            SELECT side.account_id,
+                   sum(side.debit_fen)::bigint AS debits_fen,
+                   sum(side.credit_fen)::bigint AS credits_fen
+              FROM (
+                    SELECT debit_account_id AS account_id,
+                           amount_fen AS debit_fen, 0::bigint AS credit_fen
+                      FROM moved
+                    UNION ALL
+                    SELECT credit_account_id, 0, amount_fen FROM moved
+                   ) AS side
+             GROUP BY side.account_id
+           ) AS sums
+     WHERE account.id = sums.account_id;
+    RETURN NULL;
+END;
+$$;
+
+CREATE OR REPLACE TRIGGER ledger_apply
+    AFTER INSERT ON packets_transfer
+    REFERENCING NEW TABLE AS moved
+    FOR EACH STATEMENT EXECUTE FUNCTION laisee_ledger_apply();
+
+-- ---------------------------------------------------------------------------------------------
+-- Insert-only. The application's role has no right to UPDATE or DELETE these either (see
+-- `manage.py grant_app_rights`); the triggers stop the owner's slips too. TRUNCATE is left to the
+-- owner alone: test runs empty their tables with it, and no other role has the right.
+CREATE OR REPLACE FUNCTION laisee_insert_only() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RAISE EXCEPTION '% is insert-only: % refused', TG_TABLE_NAME, TG_OP
+        USING ERRCODE = 'integrity_constraint_violation',
+              HINT = 'A correction is a new row.';
+END;
+$$;
+
+-- guard:insert_only begin
+CREATE OR REPLACE TRIGGER transfer_insert_only BEFORE UPDATE OR DELETE ON packets_transfer
+    FOR EACH ROW EXECUTE FUNCTION laisee_insert_only();
+CREATE OR REPLACE TRIGGER claim_insert_only BEFORE UPDATE OR DELETE ON packets_claim
+    FOR EACH ROW EXECUTE FUNCTION laisee_insert_only();
+CREATE OR REPLACE TRIGGER laneepoch_insert_only BEFORE UPDATE OR DELETE ON packets_laneepoch
+    FOR EACH ROW EXECUTE FUNCTION laisee_insert_only();
+-- guard:insert_only end
+
+-- What became of a claim is said once; only "parked" has a way on, to "settled".
+CREATE OR REPLACE FUNCTION laisee_claimstate_once() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF TG_OP = 'UPDATE' THEN
+        IF OLD.state = 'parked' AND NEW.state = 'settled' AND OLD.claim_id = NEW.claim_id THEN
+            RETURN NEW;
+        END IF;
+    END IF;
+    RAISE EXCEPTION 'the state of claim % is %, which is final: % refused',
+        OLD.claim_id, OLD.state, TG_OP
+        USING ERRCODE = 'integrity_constraint_violation';
+END;
+$$;
+
+-- guard:claimstate_once begin
+CREATE OR REPLACE TRIGGER claimstate_once BEFORE UPDATE OR DELETE ON packets_claimstate
+    FOR EACH ROW EXECUTE FUNCTION laisee_claimstate_once();
+-- guard:claimstate_once end
+
+ALTER TABLE packets_claimstate DROP CONSTRAINT IF EXISTS claimstate_has_transfer;
+ALTER TABLE packets_claimstate ADD CONSTRAINT claimstate_has_transfer
+    CHECK ((state = 'parked') = (transfer_id IS NULL));
+
+-- ---------------------------------------------------------------------------------------------
+-- Accounts: they start at nothing, and only the ledger's trigger moves them.
+--
+-- Two locks on one door. Rights: the application's role may not UPDATE accounts at all, while the
+-- ledger's trigger acts with the owner's rights. Depth: for whoever is the owner (a migration, a
+-- shell) a plain UPDATE stands at trigger depth 0 and is refused, the ledger's stands at 1. Rights
+-- alone would leave the owner free to slip, depth alone would let any other trigger pass; only
+-- the owner can create triggers, and such a one would be seen by `manage.py audit_money`.
+CREATE OR REPLACE FUNCTION laisee_account_starts_empty() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RAISE EXCEPTION 'account %:% starts with money that no transfer brought', NEW.kind, NEW.owner
+        USING ERRCODE = 'integrity_constraint_violation';
+END;
+$$;
+
+CREATE OR REPLACE FUNCTION laisee_account_moves_by_transfer() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RAISE EXCEPTION 'account % changes only by transfers: % refused', OLD.id, TG_OP
+        USING ERRCODE = 'integrity_constraint_violation';
+END;
+$$;
+
+-- guard:account_starts_empty begin
+CREATE OR REPLACE TRIGGER account_starts_empty BEFORE INSERT ON packets_account
+    FOR EACH ROW WHEN (NEW.debits_fen <> 0 OR NEW.credits_fen <> 0)
+    EXECUTE FUNCTION laisee_account_starts_empty();
+-- guard:account_starts_empty end
+-- guard:account_moves_by_transfer begin
+CREATE OR REPLACE TRIGGER account_moves_by_transfer BEFORE UPDATE ON packets_account
+    FOR EACH ROW WHEN (
+        pg_trigger_depth() = 0
+        OR OLD.id <> NEW.id OR OLD.kind <> NEW.kind
+        OR OLD.owner <> NEW.owner OR OLD.currency <> NEW.currency)
+    EXECUTE FUNCTION laisee_account_moves_by_transfer();
+CREATE OR REPLACE TRIGGER account_stays BEFORE DELETE ON packets_account
+    FOR EACH ROW EXECUTE FUNCTION laisee_account_moves_by_transfer();
+-- guard:account_moves_by_transfer end
+
+-- ---------------------------------------------------------------------------------------------
+-- One currency per transfer: the keys carry it. They imply the plain keys that Django made, which go,
+-- for each would be checked again for every row of a settlement.
+DO $$
+DECLARE
+    plain record;
+BEGIN
+    FOR plain IN
+        SELECT conname FROM pg_constraint
+         WHERE conrelid = 'packets_transfer'::regclass
+           AND confrelid = 'packets_account'::regclass
+           AND contype = 'f' AND cardinality(conkey) = 1
+    LOOP
+        EXECUTE format('ALTER TABLE packets_transfer DROP CONSTRAINT %I', plain.conname);
+    END LOOP;
+END;
+$$;
+ALTER TABLE packets_transfer DROP CONSTRAINT IF EXISTS transfer_debit_currency;
+ALTER TABLE packets_transfer DROP CONSTRAINT IF EXISTS transfer_credit_currency;
+-- guard:one_currency begin
+ALTER TABLE packets_transfer ADD CONSTRAINT transfer_debit_currency
+    FOREIGN KEY (debit_account_id, currency) REFERENCES packets_account (id, currency);
+ALTER TABLE packets_transfer ADD CONSTRAINT transfer_credit_currency
+    FOREIGN KEY (credit_account_id, currency) REFERENCES packets_account (id, currency);
+-- guard:one_currency end
+
+-- ---------------------------------------------------------------------------------------------
+-- Storage. A lane's row gets a new version with every commit: its page is left nearly empty so that
+-- the versions stay on it (HOT, no index touched), and vacuum comes by count, not by share, because
+-- the table is tiny and its dead versions are many. Escrows and cursors are as hot, at a batch each.
+ALTER TABLE packets_lane SET (
+    fillfactor = 10,
+    autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
+    autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_scale_factor = 0.5);
+ALTER TABLE packets_lanecursor SET (
+    fillfactor = 25,
+    autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
+    autovacuum_vacuum_cost_delay = 0);
+ALTER TABLE packets_account SET (
+    fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 2000);
