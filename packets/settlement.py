@@ -1,0 +1,372 @@
+"""Settlement: committed claims become money in wallets, in batches.
+
+A lane's claims are a tape: positions 1, 2, 3, … without gaps, given under the lane's lock. The lane's
+cursor says how far the tape has been dealt with, so a batch is a range of positions, found without
+a queue and without touching the lane's row (claims go on committing beside it). One transaction
+
+    locks the cursor (or leaves: somebody else is at this lane)
+    makes the wallets that don't exist yet
+    writes the transfers escrow → wallet; the ledger's trigger locks the accounts by id, moves them
+    writes what became of each claim
+    moves the cursor by compare-and-set
+
+so a worker killed in the middle has done nothing, and two workers never do the same. If that were
+ever wrong, the unique reference `settle:<claim>` still lets each claim be paid once.
+
+A batch that Postgres refuses is halved until the bad claim stands alone. It is parked with the
+reason, its money stays in escrow, and the rest of the lane is settled. Trouble that isn't the
+claim's (a deadlock, a lock held too long) is tried again a few times and never parks anything.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import structlog
+from django.db import Error as DatabaseError
+from django.db import connection, transaction
+
+from packets.ledger import sqlstate
+from packets.models import ClaimState, LaneCursor
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+# Claims per transaction: enough to spread its fixed cost, few enough to end within a fraction of a
+# second, for the escrow's row is locked as long as it lasts.
+BATCH_CLAIMS = 1_000
+# A sweep ends after this many batches, well inside a Celery task's time limit.
+SWEEP_BATCHES = 50
+# Milliseconds. No transaction on the primary may live long (an old snapshot keeps every dead
+# version of the lanes' rows alive), so each wait in here has an end of its own.
+STATEMENT_TIMEOUT_MS = 4_000
+LOCK_TIMEOUT_MS = 2_000
+IDLE_TIMEOUT_MS = 4_000
+# Tries of one transaction that met a deadlock, a serialization failure or a lock timeout.
+ATTEMPTS = 5
+BACKOFF_S = 0.02
+REASON_MAX_CHARS = 300  # ClaimState.reason
+
+_TRY_AGAIN = frozenset({"40P01", "40001", "55P03"})  # deadlock, serialization, lock timeout
+_TOO_SLOW = "57014"  # statement timeout
+# Classes of errors that the rows themselves cause: data, integrity, RAISE EXCEPTION of a trigger.
+_REFUSALS = ("22", "23", "P0")
+
+
+class TapeBroken(Exception):
+    """A lane's positions have a hole: a defect that no retry mends. The lane's settlement stops."""
+
+
+class ReferenceTaken(Exception):
+    """A claim's reference belongs to a transfer although the claim was never settled."""
+
+
+@dataclass(frozen=True, slots=True)
+class SettlementResult:
+    """What one call did. `busy`: somebody else was at the lane; `left`: claims still waiting."""
+
+    settled: int = 0
+    settled_fen: int = 0
+    parked: int = 0
+    batches: int = 0
+    left: int = 0
+    busy: bool = False
+    failed: int = 0
+
+    def __add__(self, other: SettlementResult) -> SettlementResult:
+        return SettlementResult(
+            self.settled + other.settled,
+            self.settled_fen + other.settled_fen,
+            self.parked + other.parked,
+            self.batches + other.batches,
+            self.left + other.left,
+            self.busy or other.busy,
+            self.failed + other.failed,
+        )
+
+
+_LOCK_CURSOR = """
+SELECT cursor.settled_count
+  FROM packets_lanecursor AS cursor
+ WHERE cursor.lane_id = %s
+   FOR UPDATE SKIP LOCKED
+"""
+
+# Read after the cursor is locked and without a lock of its own: every claim up to this count was
+# committed together with it.
+_READ_LANE = """
+SELECT lane.claimed_count, packet.escrow_id, packet.currency
+  FROM packets_lane AS lane JOIN packets_packet AS packet ON packet.id = lane.packet_id
+ WHERE lane.id = %s
+"""
+
+# In the order of the owners, so that two workers making the same wallets don't cross.
+_MAKE_WALLETS = """
+INSERT INTO packets_account (kind, owner, currency, debits_fen, credits_fen, created_at)
+SELECT 'wallet', person.owner, %(currency)s, 0, 0, now()
+  FROM (SELECT DISTINCT encode(claim.participant, 'hex') AS owner
+          FROM packets_claim AS claim
+         WHERE claim.lane_id = %(lane)s AND claim.position BETWEEN %(first)s AND %(last)s
+       ) AS person
+ WHERE NOT EXISTS (
+       SELECT FROM packets_account AS wallet
+        WHERE wallet.kind = 'wallet' AND wallet.owner = person.owner
+          AND wallet.currency = %(currency)s)
+ ORDER BY person.owner
+    ON CONFLICT (kind, owner, currency) DO NOTHING
+"""
+
+_MOVE = """
+WITH due AS MATERIALIZED (
+    SELECT claim.id, claim.amount_fen, encode(claim.participant, 'hex') AS owner,
+           'settle:' || encode(uuid_send(claim.id), 'hex') AS reference,
+           COALESCE(known.state = 'settled', false) AS already
+      FROM packets_claim AS claim
+      LEFT JOIN packets_claimstate AS known ON known.claim_id = claim.id
+     WHERE claim.lane_id = %(lane)s AND claim.position BETWEEN %(first)s AND %(last)s
+), moved AS (
+    INSERT INTO packets_transfer
+           (reference, kind, debit_account_id, credit_account_id, currency, amount_fen)
+    SELECT due.reference, 'settle', %(escrow)s, wallet.id, %(currency)s, due.amount_fen
+      FROM due
+      JOIN packets_account AS wallet
+        ON wallet.kind = 'wallet' AND wallet.owner = due.owner AND wallet.currency = %(currency)s
+     WHERE NOT due.already
+        ON CONFLICT (reference) DO NOTHING
+    RETURNING id, reference, amount_fen
+), stated AS (
+    INSERT INTO packets_claimstate (claim_id, state, transfer_id, reason)
+    SELECT due.id, 'settled', moved.id, ''
+      FROM moved JOIN due ON due.reference = moved.reference
+        ON CONFLICT (claim_id) DO UPDATE
+       SET state = 'settled', transfer_id = EXCLUDED.transfer_id, reason = '',
+           changed_at = statement_timestamp()
+     WHERE packets_claimstate.state = 'parked'
+    RETURNING claim_id
+)
+SELECT (SELECT count(*) FROM due),
+       (SELECT count(*) FROM due WHERE already),
+       (SELECT count(*) FROM stated),
+       (SELECT COALESCE(sum(amount_fen), 0)::bigint FROM moved)
+"""
+
+_MOVE_CURSOR = """
+UPDATE packets_lanecursor SET settled_count = %s WHERE lane_id = %s AND settled_count = %s
+"""
+
+_PARK = """
+INSERT INTO packets_claimstate (claim_id, state, transfer_id, reason)
+SELECT claim.id, 'parked', NULL, %(reason)s
+  FROM packets_claim AS claim
+ WHERE claim.lane_id = %(lane)s AND claim.position = %(first)s
+    ON CONFLICT (claim_id) DO NOTHING
+"""
+
+# Lanes with unsettled claims, in any order, so that no lane waits behind another for ever.
+_DUE = """
+SELECT cursor.lane_id
+  FROM packets_lanecursor AS cursor JOIN packets_lane AS lane ON lane.id = cursor.lane_id
+ WHERE cursor.settled_count < lane.claimed_count
+ ORDER BY random()
+ LIMIT %s
+"""
+
+
+def settle_lane(lane_id: int, limit: int = BATCH_CLAIMS) -> SettlementResult:
+    """Settle the lane's next claims, at most `limit`; normally one transaction.
+
+    Safe under any number of workers: whoever finds the cursor taken returns with `busy`. Raises
+    TapeBroken, and Django's database errors that aren't the claims' fault (a lost connection, or a
+    deadlock met too often); what was settled before then stays settled.
+    """
+    with transaction.atomic(), connection.cursor() as cursor:
+        start = _lock(cursor, lane_id)
+        if start is None:
+            return SettlementResult(busy=True)
+        cursor.execute(_READ_LANE, [lane_id])
+        claimed_count = cursor.fetchone()[0]
+    last = min(start + limit, claimed_count)
+    if last <= start:
+        return SettlementResult()
+    done = _settle_range(lane_id, start + 1, last)
+    return done + SettlementResult(left=claimed_count - last)
+
+
+def settle_due(max_batches: int = SWEEP_BATCHES, limit: int = BATCH_CLAIMS) -> SettlementResult:
+    """The sweep: batches of every lane that has unsettled claims, in turns, at most `max_batches`.
+
+    It finds what a lost wake-up left behind. Reading which lanes are due costs one pass over lanes
+    and cursors. A lane in trouble is counted in `failed` and doesn't keep the others waiting.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_DUE, [max_batches])
+        lanes = deque(row[0] for row in cursor.fetchall())
+    total = SettlementResult()
+    for _ in range(max_batches):
+        if not lanes:
+            break
+        lane_id = lanes.popleft()
+        try:
+            done = settle_lane(lane_id, limit)
+        except (TapeBroken, DatabaseError) as error:
+            if not connection.is_usable():
+                raise
+            log.error("settlement_failed", lane=lane_id, reason=str(error))
+            done = SettlementResult(failed=1)
+        if done.left and not done.busy:
+            lanes.append(lane_id)
+        total += done
+    return total
+
+
+def retry_parked(limit: int = BATCH_CLAIMS) -> SettlementResult:
+    """Try every parked claim once more, each in a transaction of its own, at most `limit`.
+
+    For when the cause is mended. A claim that is refused again stays parked as it was.
+    """
+    parked = (
+        ClaimState.objects.filter(state=ClaimState.State.PARKED)
+        .order_by("changed_at")
+        .values_list("claim_id", "claim__lane_id", "claim__position")[:limit]
+    )
+    total = SettlementResult()
+    for claim_id, lane_id, position in parked:
+        try:
+            total += _transaction(lambda c=claim_id, n=lane_id, p=position: _unpark(c, n, p))
+        except (DatabaseError, ReferenceTaken) as error:
+            if not _is_refusal(error):
+                raise
+            total += SettlementResult(parked=1)
+    return total
+
+
+def _settle_range(lane_id: int, first: int, last: int) -> SettlementResult:
+    """Settle positions first..last, halving what is refused; a claim that stands alone is parked."""
+    try:
+        return _transaction(lambda: _batch(lane_id, first, last))
+    except (DatabaseError, ReferenceTaken) as error:
+        refused = _is_refusal(error)
+        if first == last and refused:
+            reason = _reason(error)
+            log.error("claim_parked", lane=lane_id, position=first, reason=reason)
+            return _transaction(lambda: _park(lane_id, first, reason))
+        if first == last or not (refused or _state(error) == _TOO_SLOW):
+            raise
+    middle = (first + last) // 2
+    done = _settle_range(lane_id, first, middle)
+    if done.busy:
+        return done
+    return done + _settle_range(lane_id, middle + 1, last)
+
+
+def _batch(lane_id: int, first: int, last: int) -> SettlementResult:
+    with transaction.atomic(), connection.cursor() as cursor:
+        start = _lock(cursor, lane_id)
+        if start != first - 1:
+            # Taken, or moved on since: somebody else is settling this lane.
+            return SettlementResult(busy=True)
+        done = _move(cursor, lane_id, first, last)
+        cursor.execute(_MOVE_CURSOR, [last, lane_id, first - 1])
+        if cursor.rowcount != 1:
+            raise TapeBroken(f"the cursor of lane {lane_id} moved under its lock")
+        return done
+
+
+def _move(cursor: Any, lane_id: int, first: int, last: int) -> SettlementResult:
+    """Pay the claims at these positions; the caller's transaction holds what makes it safe."""
+    cursor.execute(_READ_LANE, [lane_id])
+    _, escrow_id, currency = cursor.fetchone()
+    names = {
+        "lane": lane_id,
+        "first": first,
+        "last": last,
+        "escrow": escrow_id,
+        "currency": currency,
+    }
+    cursor.execute(_MAKE_WALLETS, names)
+    cursor.execute(_MOVE, names)
+    due, already, settled, settled_fen = cursor.fetchone()
+    if due != last - first + 1:
+        raise TapeBroken(f"lane {lane_id}: {due} claims at positions {first} to {last}")
+    if already + settled != due:
+        raise ReferenceTaken(
+            f"{due - already - settled} claims have a transfer already but were never settled"
+        )
+    return SettlementResult(settled=settled, settled_fen=settled_fen, batches=1)
+
+
+def _park(lane_id: int, position: int, reason: str) -> SettlementResult:
+    with transaction.atomic(), connection.cursor() as cursor:
+        if _lock(cursor, lane_id) != position - 1:
+            return SettlementResult(busy=True)
+        cursor.execute(_PARK, {"lane": lane_id, "first": position, "reason": reason})
+        parked = cursor.rowcount
+        cursor.execute(_MOVE_CURSOR, [position, lane_id, position - 1])
+        return SettlementResult(parked=parked, batches=1)
+
+
+def _unpark(claim_id: uuid.UUID, lane_id: int, position: int) -> SettlementResult:
+    with transaction.atomic(), connection.cursor() as cursor:
+        _limit(cursor)
+        still = (
+            ClaimState.objects.select_for_update(skip_locked=True)
+            .filter(claim_id=claim_id, state=ClaimState.State.PARKED)
+            .exists()
+        )
+        return _move(cursor, lane_id, position, position) if still else SettlementResult()
+
+
+def _lock(cursor: Any, lane_id: int) -> int | None:
+    """How far the lane is settled, with its cursor locked; None while somebody else holds it."""
+    _limit(cursor)
+    cursor.execute(_LOCK_CURSOR, [lane_id])
+    row = cursor.fetchone()
+    if row is None and not LaneCursor.objects.filter(lane_id=lane_id).exists():
+        raise TapeBroken(f"lane {lane_id} has no settlement cursor")
+    return None if row is None else row[0]
+
+
+def _limit(cursor: Any) -> None:
+    cursor.execute(
+        "SELECT set_config('statement_timeout', %s, true), set_config('lock_timeout', %s, true),"
+        " set_config('idle_in_transaction_session_timeout', %s, true)",
+        [str(STATEMENT_TIMEOUT_MS), str(LOCK_TIMEOUT_MS), str(IDLE_TIMEOUT_MS)],
+    )
+
+
+def _transaction(work: Callable[[], T]) -> T:
+    """`work()`, tried again a bounded number of times when it met another's locks."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return work()
+        except DatabaseError as error:
+            if sqlstate(error) not in _TRY_AGAIN or attempt == ATTEMPTS:
+                raise
+            log.warning("settlement_retry", attempt=attempt, sqlstate=sqlstate(error))
+            # Jitter, or the same two would meet again.
+            time.sleep(random.uniform(0, BACKOFF_S * 2**attempt))
+    raise AssertionError("the loop returns or raises")
+
+
+def _state(error: Exception) -> str:
+    return sqlstate(error) if isinstance(error, DatabaseError) else ""
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether the rows themselves were refused, so that trying again would change nothing."""
+    return isinstance(error, ReferenceTaken) or _state(error).startswith(_REFUSALS)
+
+
+def _reason(error: Exception) -> str:
+    diagnosis = getattr(error.__cause__, "diag", None)
+    words = [
+        getattr(diagnosis, "message_primary", None) or str(error),
+        getattr(diagnosis, "message_detail", None) or "",
+    ]
+    return " ".join(word for word in words if word)[:REASON_MAX_CHARS]
