@@ -192,8 +192,10 @@ class PostgresServer:
         with psycopg.connect(self.url(SUPERUSER, "postgres"), autocommit=True) as link:
             for role in (OWNER, APP):
                 known = link.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [role]).fetchone()
-                statement = "ALTER ROLE {} LOGIN PASSWORD {}" if known else (
-                    "CREATE ROLE {} LOGIN PASSWORD {}"
+                statement = (
+                    "ALTER ROLE {} LOGIN PASSWORD {}"
+                    if known
+                    else ("CREATE ROLE {} LOGIN PASSWORD {}")
                 )
                 link.execute(
                     sql.SQL(statement).format(

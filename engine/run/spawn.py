@@ -3,10 +3,15 @@
 Invariant: every process begins in a session of its own (a Ctrl-C reaches the supervisor alone),
 carries the mark of its DATA_DIR, and is told by the kernel when its parent dies. `strays` finds
 what a killed parent left behind, by that mark and not by numbers that may have been reused.
+
+As a script (`spawn.py DATA_DIR`) it is the guard: it outlives a supervisor that was killed, ends
+whatever is left of that copy, and leaves. It imports the standard library alone.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -22,6 +27,8 @@ MARK_PROCESS = "LAISEE_RUN_PROCESS"
 # Servers that overwrite their environment are known by the folder they stand in.
 SERVERS = frozenset({"postgres", "valkey-server"})
 POLL_S = 0.02
+# Seconds that the children of a killed supervisor get to end in order.
+GUARD_PATIENCE_S = 5.0
 
 
 def start(
@@ -29,26 +36,30 @@ def start(
     *,
     name: str,
     data_dir: Path,
-    log: Path,
+    log: Path | None,
     death_signal: int,
     environ: Mapping[str, str],
     options: tuple[str, ...] = (),
     cwd: Path | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start `command` through child.py, appending both of its outputs to `log`."""
+    """Start `command` through child.py, appending both of its outputs to `log` (None: ours)."""
     shim = [sys.executable, "-I", "-S", str(CHILD), "--signal", str(int(death_signal))]
     shim += ["--parent", str(os.getpid()), *options, "--", *command]
     marked = {**environ, MARK_DATA_DIR: str(data_dir), MARK_PROCESS: name}
-    with log.open("ab") as output:
+    output = None if log is None else os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
         return subprocess.Popen(
             shim,
             stdin=subprocess.DEVNULL,
             stdout=output,
-            stderr=subprocess.STDOUT,
+            stderr=None if output is None else subprocess.STDOUT,
             env=marked,
             cwd=cwd,
             start_new_session=True,
         )
+    finally:
+        if output is not None:
+            os.close(output)
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float, poll_s: float = POLL_S) -> bool:
@@ -88,6 +99,47 @@ def kill_strays(data_dir: Path, name: str | None = None, timeout_s: float = 5.0)
     return len(found)
 
 
+def lock(path: Path) -> int | None:
+    """An exclusive lock on `path` for as long as the descriptor is open; None if it is taken.
+
+    Children don't inherit it, so it is free at the very moment its holder dies.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return None
+        raise
+    return descriptor
+
+
+def start_guard(data_dir: Path) -> subprocess.Popen[bytes]:
+    """A process that ends this copy should we die; see `guard`. Say "bye" to it to end it."""
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", __file__, str(data_dir)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        cwd="/",
+        start_new_session=True,
+    )
+
+
+def guard(data_dir: Path) -> None:
+    """Wait for the supervisor's end; unless it said "bye", finish what it could not."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    if sys.stdin.buffer.read().endswith(b"bye"):
+        return
+    held = lock(data_dir / "lock") if data_dir.is_dir() else None
+    if held is None:
+        return  # a new supervisor is faster: it cleans up before it starts anything
+    # The kernel has told every child already; this is for those that take too long.
+    wait_until(lambda: not strays(data_dir), GUARD_PATIENCE_S)
+    kill_strays(data_dir)
+
+
 def tail(path: Path, lines: int = 15) -> str:
     if not path.is_file():
         return ""
@@ -123,3 +175,7 @@ def _belongs(pid: int, data_dir: Path, name: str | None) -> bool:
     except OSError:
         return False  # gone meanwhile, or somebody else's
     return folder in ([data_dir / name] if name else [data_dir / "postgres", data_dir / "valkey"])
+
+
+if __name__ == "__main__":
+    guard(Path(sys.argv[1]))

@@ -1,0 +1,69 @@
+# Laisee: everything runs from here. `make` alone lists the commands.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+.PHONY: help run demo crowd test lint types nightly clean venv venv-dev checks openapi
+
+PY := .venv/bin/python
+# The first Python from 3.11 on that can make a virtual environment; PYTHON=… overrides.
+FIND_PYTHON = found=; for p in "$(PYTHON)" python3 /usr/bin/python3 python3.14 python3.13 \
+	python3.12 python3.11; do \
+	[ -n "$$p" ] && "$$p" -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' \
+	>/dev/null 2>&1 || continue; \
+	[ -n "$$found" ] || found=$$p; \
+	"$$p" -c 'import ensurepip; ensurepip.version()' >/dev/null 2>&1 && { found=$$p; break; }; \
+	done; \
+	[ -n "$$found" ] || { echo "! no Python 3.11 or newer found; name one: make $@ PYTHON=/path/to/python3" >&2; exit 1; }
+# Checks that only read the code still need settings; they reach no server.
+TOOL_ENV = env -u PORT -u EDGE_PORT SECRET_KEY=tools DATABASE_URL=postgres://tools@127.0.0.1:9/tools \
+	REDIS_URL=redis://127.0.0.1:9/0 DATA_DIR=/nonexistent/laisee LOG_LEVEL=ERROR
+
+help: ## list these commands
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1|/' | \
+		while IFS='|' read -r name text; do printf '  make %-9s %s\n' "$$name" "$$text"; done
+	@echo
+	@echo '  PORT (8000), EDGE_PORT (8001) and DATA_DIR (./.data) let several copies run side by side:'
+	@echo '  make run PORT=8100 EDGE_PORT=8101 DATA_DIR=.data-second'
+	@echo '  DATABASE_URL and REDIS_URL (see docs/) take the place of the servers that come along.'
+	@echo '  DEMO_EXIT=1 make demo  stops after the money check.'
+
+run: venv ## everything on this machine: servers, demo campaign, web, edge, workers
+	@exec $(PY) -m engine.run up --with-parent
+
+demo: venv ## run, send a crowd, show the money check, stay up
+	@exec $(PY) -m engine.run demo --with-parent
+
+crowd: venv ## send a crowd to the copy that runs (HOST=… PEOPLE=… IN_FLIGHT=…)
+	@exec $(PY) -m loadtest.crowd_run
+
+test: venv-dev ## lint, types, walls, schema checks, then every test
+	@$(MAKE) lint types checks
+	@exec $(PY) -m pytest -q
+
+lint: venv-dev ## ruff: format and rules
+	@$(PY) -m ruff format --check .
+	@$(PY) -m ruff check .
+
+types: venv-dev ## mypy
+	@$(TOOL_ENV) $(PY) -m mypy
+
+checks: venv-dev ## walls between the rooms, missing migrations, the committed OpenAPI schema
+	@$(TOOL_ENV) .venv/bin/python -c 'from importlinter.cli import lint_imports_command as c; c()' --no-cache
+	@$(TOOL_ENV) $(PY) -W ignore manage.py makemigrations --check --dry-run
+	@$(TOOL_ENV) $(PY) -W ignore manage.py spectacular --validate --fail-on-warn | diff -u docs/openapi.yaml - \
+		|| { echo '! docs/openapi.yaml differs from the code: make openapi, then read the diff' >&2; exit 1; }
+
+openapi: venv-dev ## write docs/openapi.yaml from the code
+	@$(TOOL_ENV) $(PY) manage.py spectacular --validate --fail-on-warn --file docs/openapi.yaml
+
+nightly: venv-dev ## the slow tests
+	@exec $(PY) -m pytest -q -m nightly
+
+clean: venv ## forget all data of the copy in DATA_DIR (refuses while it runs)
+	@$(PY) -m engine.run clean
+
+venv: ## make .venv and install what running needs
+	@$(FIND_PYTHON); exec "$$found" engine/run/bootstrap.py requirements-local.txt
+
+venv-dev: ## the same with what testing needs
+	@$(FIND_PYTHON); exec "$$found" engine/run/bootstrap.py requirements-local.txt requirements-dev.txt

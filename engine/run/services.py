@@ -1,0 +1,150 @@
+"""The processes of one copy: how each is started, when it is ready, how it is stopped.
+
+In the order they start; they stop in the reverse one. A service knows nothing of the others.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from engine.run import spawn
+from engine.run.config import Config
+from engine.run.paths import CHECKOUT, Places
+from engine.run.postgres import PostgresServer
+from engine.run.valkey import ValkeyServer
+
+# Web: two processes on two cores. A thread holds one database connection while it answers.
+WEB_WORKERS = 2
+WEB_THREADS = 8
+EDGE_WORKERS = 1
+# Requests a worker takes on at once; more wait in the kernel's queue instead of in our memory.
+BACKPRESSURE = 256
+BACKLOG = 1024
+# Seconds for requests under way at a stop; a client that stalls its body gets no longer.
+DRAIN_S = 5
+# Seconds a worker has to finish its task; what is cut off is delivered again.
+WARM_SHUTDOWN_S = 15.0
+QUEUES = "default,settle,payout,growth"
+CONCURRENCY = 2
+
+
+@dataclass(frozen=True)
+class Service:
+    """One supervised process. Stages stop from the highest number to the lowest."""
+
+    name: str
+    stage: int
+    spawn: Callable[[], subprocess.Popen[bytes]]
+    ready: Callable[[], bool]
+    stop_signal: int
+    stop_timeout_s: float
+
+
+def postgres(server: PostgresServer) -> Service:
+    return Service("postgres", 0, server.spawn, server.answers, signal.SIGINT, 20.0)
+
+
+def valkey(server: ValkeyServer) -> Service:
+    return Service("valkey", 1, server.spawn, server.answers, signal.SIGTERM, 10.0)
+
+
+def http_door(config: Config, name: str, environ: Mapping[str, str]) -> Service:
+    """`web` or `edge`: Granian, which replaces a worker that dies by itself."""
+    edge = name == "edge"
+    port = config.edge_port if edge else config.port
+    workers = EDGE_WORKERS if edge else WEB_WORKERS
+    command = [sys.executable, "-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--workers", str(workers)]
+    command += ["--blocking-threads", str(WEB_THREADS), "--no-ws"]
+    command += ["--backlog", str(BACKLOG), "--backpressure", str(BACKPRESSURE)]
+    command += ["--respawn-failed-workers", "--respawn-interval", "0.2"]
+    command += ["--workers-kill-timeout", str(DRAIN_S), "engine.run.wsgi:application"]
+    extra = {"LAISEE_DOOR": name}
+    return Service(
+        name,
+        3,
+        lambda: _python(config.places, name, command, {**environ, **extra}),
+        lambda: answers(port, "/readyz"),
+        signal.SIGTERM,
+        DRAIN_S + 5.0,
+    )
+
+
+def worker(config: Config, environ: Mapping[str, str]) -> Service:
+    command = [sys.executable, "-m", "celery", "-A", "engine.run.celery_app", "worker"]
+    command += ["-Q", QUEUES, "-c", str(CONCURRENCY), "--prefetch-multiplier", "1"]
+    command += ["--without-gossip", "--without-mingle", "--without-heartbeat", "-l", "INFO"]
+    return _celery(config.places, "worker", 2, command, environ, WARM_SHUTDOWN_S)
+
+
+def beat(config: Config, environ: Mapping[str, str]) -> Service:
+    command = [sys.executable, "-m", "celery", "-A", "engine.run.celery_app", "beat", "-l", "INFO"]
+    # In memory: every entry runs within seconds, so there is nothing worth a file that a kill
+    # could spoil.
+    command += ["--scheduler", "celery.beat:Scheduler", "--pidfile="]
+    return _celery(config.places, "beat", 3, command, environ, 5.0)
+
+
+def answers(port: int, path: str) -> bool:
+    """Whether GET `path` on 127.0.0.1 answers 200."""
+    link = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        link.request("GET", path, headers={"Host": f"127.0.0.1:{port}"})
+        return link.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        link.close()
+
+
+def _celery(
+    places: Places,
+    name: str,
+    stage: int,
+    command: list[str],
+    environ: Mapping[str, str],
+    stop_timeout_s: float,
+) -> Service:
+    mark = places.run / f"{name}.ready"  # touched by engine/run/celery_app.py
+
+    def start() -> subprocess.Popen[bytes]:
+        mark.unlink(missing_ok=True)
+        return _python(places, name, command, environ)
+
+    return Service(name, stage, start, mark.exists, signal.SIGTERM, stop_timeout_s)
+
+
+def _python(
+    places: Places, name: str, command: list[str], environ: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
+    return spawn.start(
+        command,
+        name=name,
+        data_dir=places.root,
+        log=places.log_file(name),
+        death_signal=signal.SIGTERM,
+        environ=environ,
+        cwd=CHECKOUT,
+    )
+
+
+def python_environment(values: Mapping[str, str], places: Places) -> dict[str, str]:
+    """The environment of our own processes: the caller's, with this copy's values on top."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("LAISEE_", "GRANIAN_", "MAKE", "MFLAGS")) and name != "PYTHONPATH"
+    }
+    return {
+        **kept,
+        **values,
+        "DATA_DIR": str(places.root),
+        "DJANGO_SETTINGS_MODULE": "engine.settings",
+        "PYTHONUNBUFFERED": "1",
+    }
