@@ -1,0 +1,223 @@
+"""A demo campaign that anyone can claim from, with the keys and people to do so.
+
+Everything secret is derived from SECRET_KEY by HMAC, so that seeding twice gives the same answer
+and nothing need be stored in the clear. Whatever has been used up (a packet with no portion left, a
+campaign that was ended) is replaced by a fresh one, so that after seeding there is always a lucky
+packet and a large pool to claim from.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import hashlib
+import hmac
+from dataclasses import dataclass
+
+from django.conf import settings
+from django.contrib.auth.models import Group, Permission, User
+from django.db import connection, transaction
+from django.db.models import Sum
+
+from campaign import selectors, services
+from campaign.models import Campaign
+from engine.lib import crypto
+from engine.lib.clock import now
+from engine.models import ClientApp, ClientKey
+from packets.models import Lane, Packet
+
+ACTOR = "system:seed_demo"
+APP_SLUG = "demo"
+CAMPAIGN_SLUG = "spring-festival"
+CAMPAIGN_LENGTH = dt.timedelta(days=365)
+# A campaign that ends sooner than this is replaced: a demo must not stop in the middle.
+LEAST_LEFT = dt.timedelta(days=1)
+
+PACKET_NAME, PACKET_PORTIONS, PACKET_FEN = "packet", 1_000, 100_000  # ¥1,000 for a thousand people
+POOL_NAME, POOL_PORTIONS, POOL_FEN, POOL_LANES = "pool", 1_000_000, 200_000_000, 16
+# What the budget holds beyond the first packet and pool: about fifty fresh packets.
+SPARE_FEN = 50 * PACKET_FEN
+
+_AUTHOR = ("view_campaign", "add_campaign", "change_campaign", "stop_campaign")
+_APPROVER = ("view_campaign", "launch_campaign", "stop_campaign")
+_READ = (
+    "view_packet", "view_lane", "view_laneepoch", "view_claim", "view_claimstate", "view_account",
+    "view_transfer", "view_gate", "view_auditevent",
+)  # fmt: skip
+STAFF = {"author": _AUTHOR, "approver": _APPROVER}
+
+
+@dataclass(frozen=True)
+class StaffMember:
+    username: str
+    password: str
+    group: str
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What tools need to play with the demo; the field names are those of the printed JSON."""
+
+    campaign: str
+    packet: str
+    pool: str
+    api_key: str
+    client_key: dict[str, str]
+    staff: list[StaffMember]
+
+
+def demo_seed() -> Demo:
+    """Makes whatever of the demo is missing or used up. Two at once do it one after the other."""
+    with _OneAtATime():
+        app = _client_app()
+        campaign = _campaign(app)
+        packet = _packet(campaign, PACKET_NAME, PACKET_FEN, PACKET_PORTIONS, lane_count=1)
+        pool = _packet(campaign, POOL_NAME, POOL_FEN, POOL_PORTIONS, lane_count=POOL_LANES)
+        return Demo(
+            campaign=campaign.slug,
+            packet=packet.public_id,
+            pool=pool.public_id,
+            api_key=_api_key(app),
+            client_key=_client_key(app),
+            staff=[_staff(name, permissions) for name, permissions in STAFF.items()],
+        )
+
+
+class _OneAtATime:
+    """A session lock of Postgres: seeding makes many short transactions, none can hold it."""
+
+    KEY = int.from_bytes(b"ls:demo", "big")
+
+    def __enter__(self) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_lock(%s)", [self.KEY])
+
+    def __exit__(self, *exc: object) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_unlock(%s)", [self.KEY])
+
+
+def _derived(purpose: str) -> bytes:
+    """32 bytes that only a holder of SECRET_KEY can know, the same every time."""
+    return hmac.new(
+        settings.SECRET_KEY.encode(), f"laisee.demo:{purpose}".encode(), hashlib.sha256
+    ).digest()
+
+
+def _word(purpose: str, octets: int = 32) -> str:
+    return base64.urlsafe_b64encode(_derived(purpose)[:octets]).decode().rstrip("=")
+
+
+def _client_app() -> ClientApp:
+    app, _ = ClientApp.objects.get_or_create(slug=APP_SLUG, defaults={"name": "Laisee Demo"})
+    return app
+
+
+def _campaign(app: ClientApp) -> Campaign:
+    """The newest demo campaign that still runs; else a new one, launched."""
+    mine = Campaign.objects.filter(slug__regex=rf"^{CAMPAIGN_SLUG}(-[0-9]+)?$", client_apps=app)
+    campaign = (
+        mine.filter(
+            state__in=(Campaign.State.DRAFT, Campaign.State.LIVE, Campaign.State.PAUSED),
+            ends_at__gt=now() + LEAST_LEFT,
+        )
+        .order_by("-created_at")
+        .first()
+    )
+    if campaign is None:
+        number = mine.count() + 1
+        start = now() - dt.timedelta(minutes=1)
+        campaign = services.campaign_create(
+            slug=CAMPAIGN_SLUG if number == 1 else f"{CAMPAIGN_SLUG}-{number}",
+            name_zh="春节红包",
+            name_en="Spring Festival red packets",
+            rules_zh="每人每个红包限领一次,金额随机,先到先得。",
+            rules_en="One portion of each packet per person; amounts are random; first come, "
+            "first served.",
+            budget_fen=PACKET_FEN + POOL_FEN + SPARE_FEN,
+            starts_at=start,
+            ends_at=start + CAMPAIGN_LENGTH,
+            client_apps=[app.pk],
+            actor=ACTOR,
+        )
+    if campaign.state == Campaign.State.DRAFT:
+        # Its packets come first: a campaign without any can't be launched.
+        _packet(campaign, PACKET_NAME, PACKET_FEN, PACKET_PORTIONS, lane_count=1)
+        _packet(campaign, POOL_NAME, POOL_FEN, POOL_PORTIONS, lane_count=POOL_LANES)
+        return services.campaign_launch(campaign_id=campaign.pk, actor=ACTOR)
+    if campaign.state == Campaign.State.PAUSED:
+        return services.campaign_resume(campaign_id=campaign.pk, actor=ACTOR, reason="seed_demo")
+    return services.campaign_converge(campaign_id=campaign.pk, actor=ACTOR)
+
+
+def _packet(
+    campaign: Campaign, name: str, total_fen: int, count: int, *, lane_count: int
+) -> Packet:
+    """The campaign's newest packet of this name that still has a portion; else a fresh one."""
+    newest = (
+        Packet.objects.filter(campaign_link__campaign=campaign, name=name)
+        .exclude(state__in=(Packet.State.CLOSED, Packet.State.PAUSED))
+        .order_by("-campaign_link__order")
+        .first()
+    )
+    if newest is not None and not _exhausted(newest):
+        return newest
+    campaign.refresh_from_db()
+    needed_fen = selectors.campaign_committed_fen(campaign) + total_fen - campaign.budget_fen
+    if needed_fen > 0 and campaign.state == Campaign.State.LIVE:
+        campaign = services.campaign_top_up(
+            campaign_id=campaign.pk,
+            extra_fen=needed_fen + SPARE_FEN,
+            version=campaign.version,
+            actor=ACTOR,
+        )
+    return services.campaign_packet_add(
+        campaign_id=campaign.pk,
+        actor=ACTOR,
+        name=name,
+        strategy=Packet.Strategy.LUCKY,
+        total_fen=total_fen,
+        count=count,
+        lane_count=lane_count,
+    )
+
+
+def _exhausted(packet: Packet) -> bool:
+    if packet.state == Packet.State.DRAFT:
+        return False
+    claimed = Lane.objects.filter(packet=packet).aggregate(n=Sum("claimed_count"))["n"] or 0
+    return bool(claimed >= packet.count)
+
+
+def _client_key(app: ClientApp) -> dict[str, str]:
+    kid = f"demo-{_derived('kid').hex()[:12]}"
+    secret = _word("client_key")
+    ClientKey.objects.get_or_create(
+        kid=kid,
+        defaults={
+            "client_app": app,
+            "alg": ClientKey.Algorithm.HS256,
+            "secret_encrypted": crypto.encrypt(secret.encode()),
+            "label": "demo",
+        },
+    )
+    return {"kid": kid, "secret": secret}
+
+
+def _api_key(app: ClientApp) -> str:
+    raise NotImplementedError
+
+
+def _staff(name: str, permissions: tuple[str, ...]) -> StaffMember:
+    group, _ = Group.objects.get_or_create(name=name)
+    group.permissions.set(Permission.objects.filter(codename__in=(*permissions, *_READ)))
+    password = _word(f"staff:{name}", 12)
+    with transaction.atomic():
+        user, made = User.objects.get_or_create(
+            username=f"demo-{name}", defaults={"is_staff": True}
+        )
+        if made or not user.check_password(password):
+            user.set_password(password)
+            user.save(update_fields=["password"])
+        user.groups.set([group])
+    return StaffMember(user.username, password, name)

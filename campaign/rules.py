@@ -1,0 +1,59 @@
+"""What a campaign and its packets must be like, said in words before the database says it.
+
+Each check raises `ServiceError` naming the field, a code and the reason; none writes.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from typing import Any
+
+from campaign import selectors
+from campaign.models import Campaign
+from engine.lib.errors import ServiceError
+from engine.lib.money import MAX_FEN, yuan
+
+
+def check_budget(budget_fen: int) -> None:
+    if not 0 < budget_fen <= MAX_FEN:
+        raise ServiceError(
+            "budget_fen", "out_of_range", f"the budget must be 1 to {MAX_FEN} fen, not {budget_fen}"
+        )
+
+
+def check_window(starts_at: dt.datetime, ends_at: dt.datetime) -> None:
+    if ends_at <= starts_at:
+        raise ServiceError("ends_at", "end_before_start", "the campaign would end before it starts")
+
+
+def check_packet(total_fen: int, count: int, cut: Mapping[str, Any]) -> None:
+    """The shapes that no strategy could cut, refused before anything else is looked at."""
+    low, high = cut.get("min_fen", 1), cut.get("max_fen")
+    if count < 1:
+        raise ServiceError("count", "no_portions", f"a packet has at least 1 portion, not {count}")
+    if low * count > total_fen:
+        raise ServiceError(
+            "min_fen",
+            "min_above_total",
+            f"{count} portions of at least {low} fen are {low * count} fen, "
+            f"more than the total of {total_fen} fen",
+        )
+    if high is not None and high * count < total_fen:
+        raise ServiceError(
+            "max_fen",
+            "max_below_total",
+            f"{count} portions of at most {high} fen are {high * count} fen, "
+            f"less than the total of {total_fen} fen",
+        )
+
+
+def check_sum(campaign: Campaign, *, extra_fen: int) -> None:
+    needed_fen = selectors.campaign_committed_fen(campaign) + extra_fen
+    if needed_fen > campaign.budget_fen:
+        raise ServiceError(
+            "budget_fen",
+            "budget_below_packets",
+            f"the budget of {yuan(campaign.budget_fen)} is below the packets' sum of "
+            f"{yuan(needed_fen)}",
+        )

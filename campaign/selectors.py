@@ -1,0 +1,143 @@
+"""What is read of campaigns: for the API, the admin and the services' own checks. No writes."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from dataclasses import dataclass
+
+from django.db.models import (
+    BigIntegerField,
+    Case,
+    F,
+    OuterRef,
+    Q,
+    QuerySet,
+    Subquery,
+    Sum,
+    Value,
+    When,
+)
+from django.db.models.functions import Coalesce
+
+from campaign.models import Campaign
+from packets.models import ClaimState, Gate, Lane, Packet
+
+State = Campaign.State
+# What a participant may see of a campaign; a draft doesn't exist for them.
+VISIBLE = (State.LIVE, State.PAUSED, State.KILLED, State.ENDED, State.SETTLED)
+_ZERO = Value(0, output_field=BigIntegerField())
+
+
+@dataclass(frozen=True)
+class CampaignMoney:
+    """Where a campaign's money is. `free_fen` is the account's balance: not bound in any packet."""
+
+    budget_fen: int
+    free_fen: int
+    claimed_fen: int
+    claimed_count: int
+    unsettled_count: int
+    parked_count: int
+    open_packets: int
+
+
+def campaigns_live(client_app_id: int) -> QuerySet[Campaign]:
+    """The campaigns that an app's people can see running, newest first."""
+    return (
+        Campaign.objects.filter(state__in=(State.LIVE, State.PAUSED), client_apps=client_app_id)
+        .prefetch_related("links__packet")
+        .order_by("-created_at", "-id")
+    )
+
+
+def campaign_visible(slug: str, client_app_id: int) -> Campaign | None:
+    return (
+        Campaign.objects.filter(slug=slug, state__in=VISIBLE, client_apps=client_app_id)
+        .prefetch_related("links__packet")
+        .first()
+    )
+
+
+def campaign_committed_fen(campaign: Campaign) -> int:
+    """What the campaign's packets may give away in all: a closed one counts what it gave."""
+    claimed = (
+        Lane.objects.filter(packet=OuterRef("pk"))
+        .order_by()
+        .values("packet")
+        .annotate(fen=Sum("claimed_fen"))
+        .values("fen")
+    )
+    bound = Case(
+        When(state=Packet.State.CLOSED, then=Coalesce(Subquery(claimed), _ZERO)),
+        default=F("total_fen"),
+        output_field=BigIntegerField(),
+    )
+    packets = Packet.objects.filter(campaign_link__campaign=campaign)
+    return int(packets.aggregate(fen=Coalesce(Sum(bound), _ZERO))["fen"])
+
+
+def campaign_money(campaign: Campaign) -> CampaignMoney:
+    lanes = Lane.objects.filter(packet__campaign_link__campaign=campaign).aggregate(
+        fen=Coalesce(Sum("claimed_fen"), _ZERO),
+        count=Coalesce(Sum("claimed_count"), _ZERO),
+        settled=Coalesce(Sum("cursor__settled_count"), _ZERO),
+    )
+    return CampaignMoney(
+        budget_fen=campaign.budget_fen,
+        free_fen=campaign.account.balance_fen,
+        claimed_fen=int(lanes["fen"]),
+        claimed_count=int(lanes["count"]),
+        unsettled_count=int(lanes["count"]) - int(lanes["settled"]),
+        parked_count=ClaimState.objects.filter(
+            state=ClaimState.State.PARKED, claim__packet__campaign_link__campaign=campaign
+        ).count(),
+        open_packets=Packet.objects.filter(
+            campaign_link__campaign=campaign, state__in=(Packet.State.OPEN, Packet.State.PAUSED)
+        ).count(),
+    )
+
+
+def campaigns_with_spending() -> QuerySet[Campaign]:
+    """For the admin's list: `spent_fen` and `packet_count` beside each row, in one query."""
+    lanes = (
+        Lane.objects.filter(packet__campaign_link__campaign=OuterRef("pk"))
+        .order_by()
+        .values("packet__campaign_link__campaign")
+        .annotate(fen=Sum("claimed_fen"))
+        .values("fen")
+    )
+    packets = (
+        Campaign.packets.through.objects.filter(campaign=OuterRef("pk"))
+        .order_by()
+        .values("campaign")
+        .annotate(n=Coalesce(Sum(Value(1)), _ZERO))
+        .values("n")
+    )
+    return Campaign.objects.select_related("account", "gate").annotate(
+        spent_fen=Coalesce(Subquery(lanes), _ZERO),
+        packet_count=Coalesce(Subquery(packets, output_field=BigIntegerField()), _ZERO),
+    )
+
+
+def campaigns_due(moment: dt.datetime, limit: int) -> list[uuid.UUID]:
+    """Those whose end has passed and that aren't ended yet."""
+    rows = Campaign.objects.filter(
+        state__in=(State.LIVE, State.PAUSED), ends_at__lte=moment
+    ).order_by("ends_at")
+    return list(rows.values_list("pk", flat=True)[:limit])
+
+
+def campaigns_lagging(limit: int) -> list[uuid.UUID]:
+    """Those whose gate or packets don't show the campaign's state: a process died in between."""
+    stopped = Q(state__in=(State.ENDED, State.KILLED, State.SETTLED))
+    gate_lags = (
+        (Q(state=State.LIVE) & ~Q(gate__state=Gate.State.OPEN))
+        | (Q(state=State.PAUSED) & ~Q(gate__state=Gate.State.PAUSED))
+        | (stopped & ~Q(gate__state=Gate.State.CLOSED))
+    )
+    packets_lag = (
+        Q(state__in=(State.LIVE, State.PAUSED)) & Q(packets__state=Packet.State.DRAFT)
+    ) | (stopped & Q(packets__state__in=(Packet.State.OPEN, Packet.State.PAUSED)))
+    rows = Campaign.objects.filter(gate_lags | packets_lag).order_by("id").distinct()
+    return list(rows.values_list("pk", flat=True)[:limit])

@@ -1,0 +1,182 @@
+"""The shapes of the packets' API, in and out. The OpenAPI document is made from these.
+
+Money is whole fen, times are RFC 3339 in UTC, ids are opaque strings. A member that may be missing
+is UNSET rather than null.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from engine.lib.money import MAX_FEN
+from engine.lib.schema import Body
+from packets.claiming.effects import Reason, Result
+
+Fen = Annotated[int, Meta(ge=0, le=MAX_FEN, description="Whole fen (1/100 yuan).")]
+Count = Annotated[int, Meta(ge=0)]
+Id = Annotated[str, Meta(pattern="^[0-9a-f]{32}$", description="Opaque id.")]
+Time = Annotated[str, Meta(description="RFC 3339, UTC.", extra_json_schema={"format": "date-time"})]
+Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$")]
+Hex = Annotated[str, Meta(pattern="^[0-9a-f]+$")]
+
+TICKET_MAX_CHARS = 1024  # a signed token fits; anything longer can't be one of ours
+PASSWORD_MAX_CHARS = 64
+SHARE_CODE_MAX_CHARS = 64
+
+
+class PacketState(enum.StrEnum):
+    """`closed` is final; `sold_out` may still be followed by a return of portions."""
+
+    SCHEDULED = "scheduled"
+    OPEN = "open"
+    PAUSED = "paused"
+    SOLD_OUT = "sold_out"
+    CLOSED = "closed"
+
+
+class ClaimStatus(enum.StrEnum):
+    """`committed`: won and safe; `settled`: in the wallet; `held`, `forfeited`: under review."""
+
+    COMMITTED = "committed"
+    SETTLED = "settled"
+    HELD = "held"
+    FORFEITED = "forfeited"
+
+
+class Kind(enum.StrEnum):
+    FIXED = "fixed"
+    LUCKY = "lucky"
+    DOUBLE_MEAN = "double_mean"
+    TIERS = "tiers"
+
+
+class ClaimBody(Body):
+    """All members are optional; most packets need none."""
+
+    ticket: Annotated[str, Meta(max_length=TICKET_MAX_CHARS)] | UnsetType = UNSET
+    password: Annotated[str, Meta(max_length=PASSWORD_MAX_CHARS)] | UnsetType = UNSET
+    share_code: Annotated[str, Meta(max_length=SHARE_CODE_MAX_CHARS)] | UnsetType = UNSET
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """A portion that is yours. `index` counts within (lane, epoch); see the proof."""
+
+    id: Id
+    packet: Id
+    amount_fen: Fen
+    currency: Currency
+    lane: Count
+    epoch: Count
+    index: Count
+    status: ClaimStatus
+    claimed_at: Time
+
+
+class PacketLeft(msgspec.Struct, frozen=True, kw_only=True):
+    """A hint of what is left; it may be a second old."""
+
+    left_count: Count
+    state: PacketState
+
+
+class ClaimAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """`claim` and `replayed` come with `won`, `reason` with `not_eligible`.
+
+    The claim's `status` is the one at its commit; `/me/claims` has the current one.
+    """
+
+    result: Result
+    packet: PacketLeft
+    claim: Claim | UnsetType = UNSET
+    replayed: bool | UnsetType = UNSET
+    reason: Reason | UnsetType = UNSET
+
+
+class RecentClaim(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody's claim: the name shows its first and last character only."""
+
+    who: str
+    amount_fen: Fen
+    claimed_at: Time
+
+
+class Packet(msgspec.Struct, frozen=True, kw_only=True):
+    """A packet as its caller may see it."""
+
+    id: Id
+    name: str
+    state: PacketState
+    kind: Kind
+    currency: Currency
+    total_fen: Fen
+    count: Count
+    left_count: Count
+    opens_at: Time
+    closes_at: Time
+    password_required: bool
+    seed_commitment: Hex
+    seed: Hex | None
+    claim: Claim | None
+    recent_claims: list[RecentClaim]
+    luckiest: RecentClaim | None
+
+
+class ClaimPage(msgspec.Struct, frozen=True, kw_only=True):
+    results: list[Claim]
+    next: str | None
+
+
+class Wallet(msgspec.Struct, frozen=True, kw_only=True):
+    """`pending_fen`: won, not settled yet; `held_fen`: under review."""
+
+    available_fen: Fen
+    pending_fen: Fen
+    held_fen: Fen
+    currency: Currency
+
+
+class TransferKind(enum.StrEnum):
+    FUND = "fund"
+    OPEN = "open"
+    GROW = "grow"
+    SETTLE = "settle"
+    CLOSE = "close"
+    REFUND = "refund"
+
+
+class WalletTransfer(msgspec.Struct, frozen=True, kw_only=True):
+    """One movement of the wallet: `amount_fen` is negative where money left it."""
+
+    id: str
+    kind: TransferKind
+    amount_fen: Annotated[int, Meta(ge=-MAX_FEN, le=MAX_FEN)]
+    currency: Currency
+    claim: Id | None
+    created_at: Time
+
+
+class WalletTransferPage(msgspec.Struct, frozen=True, kw_only=True):
+    results: list[WalletTransfer]
+    next: str | None
+
+
+class Invariant(msgspec.Struct, frozen=True, kw_only=True):
+    """One rule about the money, checked by SQL."""
+
+    number: str
+    name: str
+    value: str
+    holds: bool
+    detail: str
+
+
+class Invariants(msgspec.Struct, frozen=True, kw_only=True):
+    """All checkable invariants from one snapshot of the database."""
+
+    taken_at: Time
+    holds: bool
+    checks: list[Invariant]
