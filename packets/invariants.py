@@ -1,0 +1,238 @@
+"""The invariants, asked of the rows: what must be true of packets, claims and money, checked.
+
+The questions are SQL (packets/sql/invariants.sql); each returns offenders, so a check is green when
+nobody answers. All of them see one REPEATABLE READ, READ ONLY snapshot: while claims commit and
+settlement runs, two snapshots would disagree about money on its way.
+
+How it scales: one or two passes over each table, aggregated in Postgres; nothing is fetched but the
+number of offenders and a few of their names. That is seconds for a million claims. An old snapshot
+keeps every dead version of the lanes' rows alive, so the whole has one deadline (`limit_ms`) after
+which it stops without a verdict; on the hot path's server ask with a short one, and ask a replica
+for the rest.
+
+The numbers are those of the table in docs/flow.md. Invariants about behaviour (what was answered to
+whom) can't be seen in rows; the tests and the fault drills prove them.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from django.db import OperationalError, connection, transaction
+
+from engine.lib.sql import load
+from packets.ledger import sqlstate
+
+# Short enough that lanes don't bloat while GET /ops/invariants runs beside the claims.
+ROUTE_LIMIT_MS = 4_500
+# `manage.py audit_money` is started by a person who waits for the answer.
+COMMAND_LIMIT_MS = 120_000
+SAMPLES = 3  # offenders named per check
+_QUERY_CANCELED = "57014"
+
+
+class Verdict(StrEnum):
+    HOLDS = "holds"
+    BROKEN = "broken"
+
+
+class AuditUnfinished(Exception):
+    """The time was over before every check had answered; nothing is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One check: `number` is the invariant it belongs to, `meaning` what holds when it's green."""
+
+    number: int
+    name: str
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """The answer to a question: `value` counts the offenders, `detail` names the first of them."""
+
+    number: int
+    name: str
+    meaning: str
+    value: int
+    verdict: Verdict
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Where the money is, in one currency, and how far settlement is behind."""
+
+    currency: str
+    funded_fen: int
+    returned_fen: int
+    campaigns_fen: int
+    escrow_fen: int
+    wallets_fen: int
+    held_fen: int
+    clearing_fen: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Claims and what became of them. `lag_s`: age of the oldest claim that waits, in seconds."""
+
+    claims: int
+    claimed_fen: int
+    settled: int
+    parked: int
+    waiting: int
+    lag_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class InvariantReport:
+    taken_at: dt.datetime
+    took_ms: int
+    checks: list[Check]
+    totals: list[Totals]
+    progress: Progress
+
+    @property
+    def holds(self) -> bool:
+        return all(check.verdict is Verdict.HOLDS for check in self.checks)
+
+
+QUESTIONS = (
+    Question(1, "lane_caps", "no lane gave more than it has; a lane that ended gave all"),
+    Question(1, "lane_counters", "each lane's counters equal its claims"),
+    Question(1, "escrow_balance", "escrow = lanes − settled − returned"),
+    Question(2, "lanes_in_packet", "lanes sum to their packet"),
+    Question(2, "packet_funded", "each packet was funded with its total, by its funder"),
+    Question(2, "campaign_covers", "packets sum to at most their campaign's funding"),
+    Question(3, "conservation", "funding = what the accounts hold + returned + paid out"),
+    Question(3, "account_sums", "each account's sums equal its transfers"),
+    Question(3, "transfers_sound", "each transfer moves something between two accounts"),
+    Question(3, "one_currency", "a transfer and its accounts share one currency"),
+    Question(3, "not_overdrawn", "no account but the outside world is below zero"),
+    Question(4, "one_claim_each", "one claim per packet, participant and serial"),
+    Question(4, "claim_ids", "a claim's id is that of packet, participant and serial"),
+    Question(4, "home_lanes", "each claim lies in its participant's home lane"),
+    Question(4, "portion_once", "no portion belongs to two claims"),
+    Question(4, "positions", "a lane's claims are numbered 1, 2, 3, … without gaps"),
+    Question(7, "epochs_known", "each claim's epoch and index were opened"),
+    Question(7, "epoch_order", "nothing of an epoch was committed after the next one's claims"),
+    Question(7, "epoch_starts", "each epoch started with what the one before left"),
+    Question(9, "cursors", "each lane has a cursor, within its claims"),
+    Question(9, "claims_dealt", "exactly the claims up to the cursor are settled or parked"),
+    Question(9, "settled_paid", "each settled claim has one transfer to its own wallet"),
+    Question(9, "paid_settled", "each such transfer has its settled claim"),
+    Question(10, "claim_states", "a claim's state and its transfer fit each other"),
+    Question(10, "closed_for_good", "a closed packet has only closed lanes"),
+    Question(10, "guards_in_place", "the triggers that forbid changes are there and switched on"),
+    Question(12, "returned_once", "what nobody claimed went back once, after the lanes closed"),
+    Question(15, "audit_chain", "the audit log is one unbroken chain"),
+    Question(16, "whole_fen", "every amount is a whole number of fen"),
+    Question(16, "fits_lua", "no amount is above 2^53 − 1"),
+)
+
+_QUERY = re.compile(r"^-- query: (\w+)\n", re.MULTILINE)
+
+# Offenders are counted in Postgres; only the first few of each check come back.
+_COUNTED = """
+SELECT offender.name, count(*),
+       (array_agg(offender.what ORDER BY offender.what))[1:{samples}]
+  FROM ({query}) AS offender (name, what)
+ GROUP BY offender.name
+"""
+
+_TOTALS = """
+SELECT currency,
+       COALESCE(sum(debits_fen) FILTER (WHERE kind = 'external'), 0)::bigint,
+       COALESCE(sum(credits_fen) FILTER (WHERE kind = 'external'), 0)::bigint,
+       COALESCE(sum(credits_fen - debits_fen) FILTER (WHERE kind = 'campaign'), 0)::bigint,
+       COALESCE(sum(credits_fen - debits_fen) FILTER (WHERE kind = 'escrow'), 0)::bigint,
+       COALESCE(sum(credits_fen - debits_fen) FILTER (WHERE kind = 'wallet'), 0)::bigint,
+       COALESCE(sum(credits_fen - debits_fen) FILTER (WHERE kind = 'held'), 0)::bigint,
+       COALESCE(sum(credits_fen - debits_fen) FILTER (WHERE kind = 'clearing'), 0)::bigint
+  FROM packets_account GROUP BY currency ORDER BY currency
+"""
+
+_PROGRESS = """
+SELECT COALESCE(sum(lane.claimed_count), 0)::bigint, COALESCE(sum(lane.claimed_fen), 0)::bigint,
+       (SELECT count(*) FROM packets_claimstate WHERE state = 'settled'),
+       (SELECT count(*) FROM packets_claimstate WHERE state = 'parked'),
+       COALESCE(sum(lane.claimed_count - mark.settled_count), 0)::bigint,
+       COALESCE(EXTRACT(epoch FROM clock_timestamp() - min(next.committed_at)), 0)::float8
+  FROM packets_lane AS lane
+  LEFT JOIN packets_lanecursor AS mark ON mark.lane_id = lane.id
+  LEFT JOIN packets_claim AS next
+         ON next.lane_id = lane.id AND next.position = mark.settled_count + 1
+"""
+
+
+def questions_sql() -> dict[str, str]:
+    """The queries of packets/sql/invariants.sql by name, in the order of the file."""
+    parts = _QUERY.split(load("packets", "invariants.sql"))
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def invariants_check(
+    *, limit_ms: int = ROUTE_LIMIT_MS, clock: Callable[[], float] = time.monotonic
+) -> InvariantReport:
+    """Ask every question in one snapshot. Raises AuditUnfinished after `limit_ms`.
+
+    Must not run inside a transaction: it needs a snapshot of its own.
+    """
+    started = clock()
+    answers: dict[str, tuple[int, list[str]]] = {}
+    # Durable: a caller's open transaction would have a snapshot already.
+    with transaction.atomic(durable=True), connection.cursor() as cursor:
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        # Compiling these one-off queries costs more than it saves.
+        cursor.execute("SELECT set_config('jit', 'off', true), set_config('work_mem', '64MB', true)")
+
+        def ask(query: str) -> list[tuple[Any, ...]]:
+            left_ms = limit_ms - int((clock() - started) * 1000)
+            if left_ms <= 0:
+                raise AuditUnfinished(f"the checks were not done within {limit_ms} ms")
+            try:
+                cursor.execute("SELECT set_config('statement_timeout', %s, true)", [str(left_ms)])
+                cursor.execute(query)
+                return cursor.fetchall()
+            except OperationalError as error:
+                if sqlstate(error) == _QUERY_CANCELED:
+                    raise AuditUnfinished(f"the checks were not done within {limit_ms} ms") from error
+                raise
+
+        taken_at = ask("SELECT now()")[0][0]
+        for query in questions_sql().values():
+            for name, count, samples in ask(_COUNTED.format(query=query, samples=SAMPLES)):
+                answers[name] = (count, samples)
+        totals = [Totals(*row) for row in ask(_TOTALS)]
+        progress = Progress(*ask(_PROGRESS)[0])
+    unknown = set(answers) - {question.name for question in QUESTIONS}
+    if unknown:
+        raise AssertionError(f"invariants.sql answers what nobody asked: {sorted(unknown)}")
+    return InvariantReport(
+        taken_at=taken_at,
+        took_ms=int((clock() - started) * 1000),
+        checks=[_judge(question, *answers.get(question.name, (0, []))) for question in QUESTIONS],
+        totals=totals,
+        progress=progress,
+    )
+
+
+def _judge(question: Question, count: int, samples: list[str]) -> Check:
+    detail = "; ".join(samples) + ("; …" if count > len(samples) else "")
+    return Check(
+        number=question.number,
+        name=question.name,
+        meaning=question.meaning,
+        value=count,
+        verdict=Verdict.BROKEN if count else Verdict.HOLDS,
+        detail=detail,
+    )

@@ -1,0 +1,345 @@
+-- The invariants, as questions for those who break them: every row is an offender.
+--
+-- Each query begins with a line `-- query: <name>` and returns (name, what): the check that is
+-- broken, and by whom. Which checks there are, with their numbers and meanings, stands in
+-- packets/invariants.py; a query answers several at once where one pass over a table is enough.
+-- All of them run in one read-only snapshot.
+
+-- query: lanes
+WITH fact AS MATERIALIZED (
+    SELECT lane_id, count(*) AS claims, sum(amount_fen) AS fen FROM packets_claim GROUP BY lane_id
+)
+SELECT broken.name, 'lane ' || lane.id || ': ' || broken.what
+  FROM packets_lane AS lane
+  LEFT JOIN fact ON fact.lane_id = lane.id
+  LEFT JOIN packets_lanecursor AS mark ON mark.lane_id = lane.id
+ CROSS JOIN LATERAL (VALUES
+    ('lane_caps',
+     lane.claimed_fen NOT BETWEEN 0 AND lane.total_fen
+     OR lane.claimed_count NOT BETWEEN 0 AND lane.count
+     OR (lane.claimed_count = lane.count AND lane.claimed_fen <> lane.total_fen),
+     format('%s of %s fen, %s of %s portions',
+            lane.claimed_fen, lane.total_fen, lane.claimed_count, lane.count)),
+    ('lane_counters',
+     lane.claimed_count <> COALESCE(fact.claims, 0) OR lane.claimed_fen <> COALESCE(fact.fen, 0),
+     format('counts %s claims of %s fen, has %s of %s', lane.claimed_count, lane.claimed_fen,
+            COALESCE(fact.claims, 0), COALESCE(fact.fen, 0))),
+    ('cursors',
+     mark.settled_count IS NULL OR mark.settled_count NOT BETWEEN 0 AND lane.claimed_count,
+     format('cursor %s, claims %s', COALESCE(mark.settled_count::text, 'missing'),
+            lane.claimed_count))
+ ) AS broken (name, is_broken, what)
+ WHERE broken.is_broken
+
+-- query: tape
+SELECT broken.name, 'claim ' || tape.id || ': ' || broken.what
+  FROM (SELECT id, lane_id, position, epoch,
+               row_number() OVER lane AS place, lag(epoch) OVER lane AS epoch_before
+          FROM packets_claim
+        WINDOW lane AS (PARTITION BY lane_id ORDER BY position)) AS tape
+ CROSS JOIN LATERAL (VALUES
+    ('positions', tape.position <> tape.place,
+     format('position %s at place %s of lane %s', tape.position, tape.place, tape.lane_id)),
+    ('epoch_order', tape.epoch < tape.epoch_before,
+     format('epoch %s committed after epoch %s', tape.epoch, tape.epoch_before))
+ ) AS broken (name, is_broken, what)
+ WHERE broken.is_broken
+
+-- query: claims
+SELECT broken.name, 'claim ' || claim.id || ': ' || broken.what
+  FROM packets_claim AS claim
+  LEFT JOIN packets_lane AS lane ON lane.id = claim.lane_id
+  LEFT JOIN packets_packet AS packet ON packet.id = lane.packet_id
+  LEFT JOIN packets_laneepoch AS began
+         ON began.lane_id = claim.lane_id AND began.epoch = claim.epoch
+  LEFT JOIN packets_lanecursor AS mark ON mark.lane_id = claim.lane_id
+  LEFT JOIN packets_claimstate AS known ON known.claim_id = claim.id
+  LEFT JOIN packets_transfer AS paid ON paid.id = known.transfer_id
+  LEFT JOIN packets_account AS wallet ON wallet.id = paid.credit_account_id
+ CROSS JOIN LATERAL (VALUES
+    ('claim_ids',
+     claim.id <> laisee_claim_id(claim.packet_id, claim.participant, claim.serial),
+     'its id is not that of its packet, participant and serial'),
+    ('home_lanes',
+     claim.packet_id IS DISTINCT FROM lane.packet_id
+     OR laisee_home_lane(packet.home_key, claim.participant, packet.lane_count)
+        IS DISTINCT FROM lane.number,
+     'it lies in lane ' || claim.lane_id || ', which is not its home'),
+    ('epochs_known',
+     began.id IS NULL OR claim.epoch > lane.epoch
+     OR claim.index NOT BETWEEN 0 AND began.left_count - 1,
+     format('index %s of epoch %s does not exist', claim.index, claim.epoch)),
+    ('claims_dealt',
+     (claim.position <= mark.settled_count) IS DISTINCT FROM (known.claim_id IS NOT NULL),
+     format('position %s, cursor %s, state %s', claim.position, mark.settled_count,
+            COALESCE(known.state, 'none'))),
+    ('settled_paid',
+     known.state = 'settled' AND (
+        paid.id IS NULL OR paid.kind <> 'settle'
+        OR paid.reference <> 'settle:' || encode(uuid_send(claim.id), 'hex')
+        OR paid.amount_fen <> claim.amount_fen OR paid.currency <> packet.currency
+        OR paid.debit_account_id IS DISTINCT FROM packet.escrow_id
+        OR wallet.kind <> 'wallet' OR wallet.owner <> encode(claim.participant, 'hex')),
+     'its transfer is missing, or is not escrow to its own wallet over its amount'),
+    ('claim_states',
+     known.claim_id IS NOT NULL
+     AND (known.state NOT IN ('settled', 'parked')
+          OR (known.state = 'parked') <> (known.transfer_id IS NULL)),
+     'state ' || COALESCE(known.state, 'none') || ' does not fit its transfer')
+ ) AS broken (name, is_broken, what)
+ WHERE broken.is_broken
+
+-- query: payments
+SELECT 'paid_settled', 'transfer ' || paid.reference || ': no claim was settled by it'
+  FROM packets_transfer AS paid
+ WHERE paid.kind = 'settle'
+   AND NOT EXISTS (
+       SELECT FROM packets_claimstate AS known
+        WHERE known.transfer_id = paid.id AND known.state = 'settled')
+
+-- query: once
+SELECT 'one_claim_each',
+       format('packet %s, participant %s, serial %s: %s claims',
+              packet_id, encode(participant, 'hex'), serial, count(*))
+  FROM packets_claim
+ GROUP BY packet_id, participant, serial HAVING count(*) > 1
+UNION ALL
+SELECT 'portion_once', format('lane %s, epoch %s, index %s: %s claims', lane_id, epoch, index, count(*))
+  FROM packets_claim
+ GROUP BY lane_id, epoch, index HAVING count(*) > 1
+
+-- query: accounts
+WITH side AS (
+    SELECT debit_account_id AS account_id, currency, amount_fen AS debit_fen, 0 AS credit_fen
+      FROM packets_transfer
+    UNION ALL
+    SELECT credit_account_id, currency, 0, amount_fen FROM packets_transfer
+), fact AS MATERIALIZED (
+    SELECT account_id, sum(debit_fen) AS debits_fen, sum(credit_fen) AS credits_fen,
+           min(currency) AS low, max(currency) AS high
+      FROM side GROUP BY account_id
+)
+SELECT broken.name,
+       'account ' || COALESCE(account.id, fact.account_id) || ': ' || broken.what
+  FROM packets_account AS account
+  FULL JOIN fact ON fact.account_id = account.id
+ CROSS JOIN LATERAL (VALUES
+    ('account_sums',
+     account.debits_fen IS DISTINCT FROM COALESCE(fact.debits_fen, 0)
+     OR account.credits_fen IS DISTINCT FROM COALESCE(fact.credits_fen, 0),
+     format('holds %s − %s fen, its transfers say %s − %s', account.credits_fen,
+            account.debits_fen, COALESCE(fact.credits_fen, 0), COALESCE(fact.debits_fen, 0))),
+    ('one_currency',
+     account.currency <> fact.low OR account.currency <> fact.high,
+     format('is in %s, its transfers are in %s, %s', account.currency, fact.low, fact.high)),
+    ('not_overdrawn',
+     account.kind <> 'external' AND account.credits_fen < account.debits_fen,
+     format('%s is %s fen below zero', account.kind, account.debits_fen - account.credits_fen))
+ ) AS broken (name, is_broken, what)
+ WHERE broken.is_broken
+
+-- query: transfers
+SELECT 'transfers_sound', 'transfer ' || reference || ': no amount, or only one account'
+  FROM packets_transfer
+ WHERE amount_fen <= 0 OR debit_account_id = credit_account_id
+
+-- query: conservation
+WITH outside AS (
+    SELECT moved.currency,
+           sum(CASE WHEN giver.kind = 'external' THEN moved.amount_fen ELSE 0 END)
+           - sum(CASE WHEN taker.kind = 'external' THEN moved.amount_fen ELSE 0 END) AS fen
+      FROM packets_transfer AS moved
+      JOIN packets_account AS giver ON giver.id = moved.debit_account_id
+      JOIN packets_account AS taker ON taker.id = moved.credit_account_id
+     WHERE giver.kind = 'external' OR taker.kind = 'external'
+     GROUP BY moved.currency
+), inside AS (
+    SELECT currency, sum(credits_fen - debits_fen) AS fen
+      FROM packets_account WHERE kind <> 'external' GROUP BY currency
+)
+SELECT 'conservation',
+       format('%s: funded less returned and paid out %s fen, accounts hold %s',
+              currency, COALESCE(outside.fen, 0), COALESCE(inside.fen, 0))
+  FROM outside FULL JOIN inside USING (currency)
+ WHERE COALESCE(outside.fen, 0) <> COALESCE(inside.fen, 0)
+
+-- query: packets
+WITH shares AS (
+    SELECT packet_id, sum(total_fen) AS total_fen, sum(count) AS count, count(*) AS lanes,
+           sum(total_fen - claimed_fen) AS left_fen, bool_and(state = 'closed') AS all_closed
+      FROM packets_lane GROUP BY packet_id
+), flows AS (
+    SELECT packet.id AS packet_id,
+           COALESCE(sum(moved.amount_fen) FILTER (
+               WHERE moved.kind IN ('open', 'grow')
+                 AND moved.credit_account_id = packet.escrow_id
+                 AND moved.debit_account_id = packet.funder_id), 0) AS funded_fen,
+           COALESCE(sum(moved.amount_fen) FILTER (
+               WHERE moved.kind = 'settle'
+                 AND moved.debit_account_id = packet.escrow_id), 0) AS settled_fen,
+           COALESCE(sum(moved.amount_fen) FILTER (
+               WHERE moved.kind = 'close' AND moved.debit_account_id = packet.escrow_id
+                 AND moved.credit_account_id = packet.funder_id), 0) AS returned_fen,
+           count(*) FILTER (
+               WHERE moved.kind = 'close'
+                 AND moved.debit_account_id = packet.escrow_id) AS returns
+      FROM packets_packet AS packet
+      LEFT JOIN packets_transfer AS moved
+             ON packet.escrow_id IN (moved.debit_account_id, moved.credit_account_id)
+     GROUP BY packet.id
+)
+SELECT broken.name, 'packet ' || packet.id || ': ' || broken.what
+  FROM packets_packet AS packet
+  JOIN flows ON flows.packet_id = packet.id
+  LEFT JOIN shares ON shares.packet_id = packet.id
+  LEFT JOIN packets_account AS escrow ON escrow.id = packet.escrow_id
+ CROSS JOIN LATERAL (SELECT
+    COALESCE(shares.total_fen, 0) AS lanes_fen,
+    COALESCE(escrow.credits_fen - escrow.debits_fen, 0) AS escrow_fen,
+    packet.opened_at IS NOT NULL AS was_opened
+ ) AS fact
+ CROSS JOIN LATERAL (VALUES
+    ('escrow_balance',
+     was_opened AND escrow_fen <> lanes_fen - settled_fen - returned_fen,
+     format('escrow holds %s fen; lanes %s − settled %s − returned %s', escrow_fen, lanes_fen,
+            settled_fen, returned_fen)),
+    ('lanes_in_packet',
+     lanes_fen > packet.total_fen OR COALESCE(shares.count, 0) > packet.count
+     OR (was_opened AND (lanes_fen <> packet.total_fen OR shares.count <> packet.count
+                         OR shares.lanes <> packet.lane_count)),
+     format('%s fen in %s portions, its lanes hold %s in %s', packet.total_fen, packet.count,
+            lanes_fen, shares.count)),
+    ('packet_funded',
+     funded_fen <> CASE WHEN was_opened THEN packet.total_fen ELSE 0 END,
+     format('worth %s fen, funded with %s', packet.total_fen, funded_fen)),
+    ('closed_for_good',
+     (packet.state = 'closed') <> (packet.closed_at IS NOT NULL)
+     OR (packet.state = 'closed' AND NOT COALESCE(shares.all_closed, true)),
+     format('%s, closed at %s, lanes closed: %s', packet.state,
+            COALESCE(packet.closed_at::text, 'never'), shares.all_closed)),
+    ('returned_once',
+     CASE WHEN packet.state = 'closed' AND was_opened
+          THEN returned_fen <> shares.left_fen OR returns > 1
+               OR (returns > 0 AND NOT shares.all_closed)
+          ELSE returns > 0 END,
+     format('%s, nobody claimed %s fen, returned %s in %s transfers', packet.state,
+            shares.left_fen, returned_fen, returns))
+ ) AS broken (name, is_broken, what)
+ WHERE broken.is_broken
+
+-- query: campaigns
+WITH budget AS (
+    SELECT account.id,
+           COALESCE(sum(moved.amount_fen) FILTER (
+               WHERE moved.kind = 'fund' AND moved.credit_account_id = account.id), 0)
+           - COALESCE(sum(moved.amount_fen) FILTER (
+               WHERE moved.kind = 'refund' AND moved.debit_account_id = account.id), 0)
+           + COALESCE(sum(moved.amount_fen) FILTER (
+               WHERE moved.kind = 'close' AND moved.credit_account_id = account.id), 0) AS fen
+      FROM packets_account AS account
+      LEFT JOIN packets_transfer AS moved
+             ON account.id IN (moved.debit_account_id, moved.credit_account_id)
+     WHERE account.kind = 'campaign'
+     GROUP BY account.id
+)
+SELECT 'campaign_covers',
+       format('account %s: %s fen of funding, packets worth %s', budget.id, budget.fen, sum(packet.total_fen))
+  FROM budget
+  JOIN packets_packet AS packet ON packet.funder_id = budget.id AND packet.opened_at IS NOT NULL
+ GROUP BY budget.id, budget.fen
+HAVING sum(packet.total_fen) > budget.fen
+
+-- query: epochs
+WITH given AS (
+    SELECT lane_id, epoch, count(*) AS claims, sum(amount_fen) AS fen
+      FROM packets_claim GROUP BY lane_id, epoch
+), story AS (
+    SELECT began.lane_id, began.epoch,
+           began.left_fen - COALESCE(given.fen, 0) AS end_fen,
+           began.left_count - COALESCE(given.claims, 0) AS end_count,
+           lead(began.left_fen) OVER later AS next_fen,
+           lead(began.left_count) OVER later AS next_count,
+           lead(began.cause) OVER later AS next_cause,
+           lead(began.epoch) OVER later AS next_epoch
+      FROM packets_laneepoch AS began
+      LEFT JOIN given ON given.lane_id = began.lane_id AND given.epoch = began.epoch
+    WINDOW later AS (PARTITION BY began.lane_id ORDER BY began.epoch)
+)
+SELECT 'epoch_starts',
+       format('lane %s, after epoch %s: %s fen in %s portions are left, the next start says %s in %s',
+              lane.id, COALESCE(story.epoch, 0), story.end_fen, story.end_count,
+              COALESCE(story.next_fen, lane.total_fen - lane.claimed_fen),
+              COALESCE(story.next_count, lane.count - lane.claimed_count))
+  FROM packets_lane AS lane
+  LEFT JOIN story ON story.lane_id = lane.id
+ WHERE CASE
+       WHEN story.epoch IS NULL THEN lane.epoch <> 0
+       WHEN story.next_epoch IS NULL THEN
+            story.epoch <> lane.epoch
+            OR story.end_fen <> lane.total_fen - lane.claimed_fen
+            OR story.end_count <> lane.count - lane.claimed_count
+       WHEN story.next_cause = 'grown' THEN
+            story.next_fen < story.end_fen OR story.next_count < story.end_count
+       ELSE story.next_fen <> story.end_fen OR story.next_count <> story.end_count
+       END
+
+-- query: audit
+WITH chain AS (
+    SELECT event.*, lag(event.hash) OVER (ORDER BY event.id) AS hash_before,
+           row_number() OVER (ORDER BY event.id) AS place
+      FROM engine_auditevent AS event
+)
+SELECT 'audit_chain', 'event ' || id || ' does not follow from the one before it'
+  FROM chain
+ WHERE id <> place
+    OR prev_hash <> COALESCE(hash_before, repeat('0', 64))
+    OR hash <> encode(sha256(convert_to(
+           prev_hash
+           || laisee_netstring(id::text)
+           || laisee_netstring((extract(epoch FROM at) * 1000000)::bigint::text)
+           || laisee_netstring(actor) || laisee_netstring(action)
+           || laisee_netstring(object_type) || laisee_netstring(object_id)
+           || laisee_netstring(before::text) || laisee_netstring(after::text)
+           || laisee_netstring(reason) || laisee_netstring(request_id)
+           || laisee_netstring(ip), 'UTF8')), 'hex')
+UNION ALL
+SELECT 'audit_chain',
+       format('the head stands at event %s, the log ends at %s', head.last_id, final.id)
+  FROM (SELECT COALESCE(max(last_id), 0) AS last_id, COALESCE(max(hash), repeat('0', 64)) AS hash
+          FROM engine_audithead) AS head
+ CROSS JOIN (
+       SELECT COALESCE(max(id), 0) AS id,
+              COALESCE((array_agg(hash ORDER BY id DESC))[1], repeat('0', 64)) AS hash
+         FROM engine_auditevent) AS final
+ WHERE head.last_id <> final.id OR head.hash <> final.hash
+
+-- query: guards
+SELECT 'guards_in_place', format('%s has no trigger %s that is switched on', guard.relation, guard.name)
+  FROM (VALUES
+    ('packets_transfer', 'ledger_apply'), ('packets_transfer', 'transfer_insert_only'),
+    ('packets_claim', 'claim_insert_only'), ('packets_laneepoch', 'laneepoch_insert_only'),
+    ('packets_claimstate', 'claimstate_once'), ('packets_account', 'account_starts_empty'),
+    ('packets_account', 'account_moves_by_transfer'), ('packets_account', 'account_stays'),
+    ('engine_auditevent', 'audit_chain'), ('engine_auditevent', 'audit_append_only')
+ ) AS guard (relation, name)
+ WHERE NOT EXISTS (
+       SELECT FROM pg_trigger AS present
+        WHERE present.tgrelid = to_regclass(guard.relation) AND present.tgname = guard.name
+          AND present.tgenabled IN ('O', 'A'))
+
+-- query: numbers
+SELECT 'whole_fen', format('%s.%s is %s', relation.relname, attribute.attname,
+                           format_type(attribute.atttypid, attribute.atttypmod))
+  FROM pg_attribute AS attribute
+  JOIN pg_class AS relation ON relation.oid = attribute.attrelid
+ WHERE relation.relnamespace = current_schema()::regnamespace AND relation.relkind IN ('r', 'p')
+   AND attribute.attnum > 0 AND NOT attribute.attisdropped
+   AND attribute.attname LIKE '%\_fen'
+   AND attribute.atttypid NOT IN ('bigint'::regtype, 'integer'::regtype)
+UNION ALL
+SELECT 'fits_lua', format('packet %s: an amount above 2^53 − 1', id)
+  FROM packets_packet
+ WHERE GREATEST(total_fen, count, min_fen, max_fen) > 9007199254740991
+UNION ALL
+SELECT 'fits_lua', format('lane %s: an amount above 2^53 − 1', id)
+  FROM packets_lane WHERE GREATEST(total_fen, count, epoch) > 9007199254740991

@@ -1,0 +1,53 @@
+"""Celery's entrances into the data plane: each only calls a service.
+
+A task is a wake-up, never the record: what must be done stands in Postgres, and every sweep finds
+what a lost message left behind. All of them may run twice, late, or at the same time.
+"""
+
+from __future__ import annotations
+
+from celery import shared_task
+
+from packets import settlement
+
+# Batches one wake-up may take before it leaves the lane to others; the sweep takes the rest.
+LANE_BATCHES = 20
+
+
+@shared_task(name="packets.tasks.settle_sweep", queue="settle")
+def settle_sweep() -> None:
+    """Settle whatever is due, in every lane."""
+    settlement.settle_due()
+
+
+@shared_task(name="packets.tasks.settle_lane", queue="settle")
+def settle_lane(lane_id: int) -> None:
+    """The claim path's wake-up for one lane."""
+    for _ in range(LANE_BATCHES):
+        done = settlement.settle_lane(lane_id)
+        if done.busy or not done.left:
+            return
+
+
+@shared_task(name="packets.tasks.expire_sweep")
+def expire_sweep() -> None:
+    """Close packets whose window is over; what nobody claimed goes back."""
+    from packets.services import packets_expire_due
+
+    packets_expire_due()
+
+
+@shared_task(name="packets.tasks.stranded_sweep")
+def stranded_sweep() -> None:
+    """Commit reservations that their requests left behind."""
+    from packets.recovery import stranded_adopt_due
+
+    stranded_adopt_due()
+
+
+@shared_task(name="packets.tasks.claimants_load")
+def claimants_load(lane_id: int) -> None:
+    """Load a lane's winners into Redis after its stock was rebuilt."""
+    from packets.recovery import claimants_load as load
+
+    load(lane_id)
