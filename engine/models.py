@@ -5,8 +5,8 @@
     IdempotencyRecord         one POST's answer, replayed for a day
     AuditEvent ── AuditHead   the append-only log; each row carries the hash of the one before
 
-A secret that must be read again (an HMAC key) is encrypted; one that must only be recognised (an API
-key) is hashed. `engine/sql/audit.sql` chains the audit log and refuses its UPDATE and DELETE.
+A secret that must be read again (an HMAC key) is encrypted; one that must only be recognised (an
+API key) is hashed. `engine/sql/audit.sql` chains the audit log and refuses its UPDATE and DELETE.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ class AuditEvent(models.Model):
 
 
 class AuditHead(models.Model):
-    """The end of the audit chain: one row, locked by each new event so that the chain is one line."""
+    """The end of the audit chain: one row, locked by each new event, so that the chain is a line."""
 
     id = models.SmallIntegerField(primary_key=True)
     last_id = models.BigIntegerField()

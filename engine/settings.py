@@ -1,4 +1,4 @@
-"""The one settings file, driven by the environment; `engine.lib.env` refuses what can't be meant."""
+"""The one settings file, driven by the environment; `engine.lib.env` refuses nonsense."""
 
 from __future__ import annotations
 
@@ -82,18 +82,21 @@ INSTALLED_APPS = [
     "campaign",
     "referrals",
 ]
+# The Admin* ones are Django's, at work under /admin only: a claim must not pay for sessions.
 MIDDLEWARE = [
     "engine.lib.middleware.RequestContextMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "corsheaders.middleware.CorsMiddleware",
-    "django.contrib.sessions.middleware.SessionMiddleware",
-    "django.middleware.locale.LocaleMiddleware",
-    "django.middleware.csrf.CsrfViewMiddleware",
-    "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "django.contrib.messages.middleware.MessageMiddleware",
-    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "engine.lib.middleware.AdminSession",
+    "engine.lib.middleware.AdminLocale",
+    "engine.lib.middleware.AdminCsrf",
+    "engine.lib.middleware.AdminUser",
+    "engine.lib.middleware.AdminMessages",
+    "engine.lib.middleware.AdminFrames",
 ]
+# Not by their own names in MIDDLEWARE, but there: CSRF and frame protection of the admin.
+SILENCED_SYSTEM_CHECKS = ["security.W002", "security.W003"]
 ROOT_URLCONF = "engine.edge_urls" if DOOR == "edge" else "engine.urls"
 WSGI_APPLICATION = "engine.wsgi.application"
 APPEND_SLASH = False
@@ -135,7 +138,7 @@ STORAGES = {
         else "whitenoise.storage.CompressedManifestStaticFilesStorage"
     },
 }
-# Bodies: 16 KB everywhere but /server/events (engine/lib/parsers.py holds the finer limits).
+# Bodies: 16 KB everywhere but /server/events (engine/lib/renderers.py holds the finer limits).
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1_100_000
 SECURE_CONTENT_TYPE_NOSNIFF = True
 X_FRAME_OPTIONS = "DENY"
@@ -146,7 +149,14 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_COOKIES
 # --- API ------------------------------------------------------------------------------------------
 CORS_ALLOWED_ORIGINS = env.words("CORS_ORIGINS", [])
 CORS_URLS_REGEX = r"^/api/.*$"
-CORS_EXPOSE_HEADERS = ["X-Request-ID", "Retry-After", "RateLimit", "RateLimit-Policy", "ETag"]
+CORS_EXPOSE_HEADERS = [
+    "X-Request-ID",
+    "Retry-After",
+    "RateLimit",
+    "RateLimit-Policy",
+    "ETag",
+    "Idempotent-Replayed",
+]
 CORS_ALLOW_HEADERS = [
     "accept",
     "authorization",
@@ -176,9 +186,13 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
     "SERVE_AUTHENTICATION": [],
+    "PREPROCESSING_HOOKS": ["engine.lib.openapi.only_ours"],
+    "POSTPROCESSING_HOOKS": ["engine.lib.openapi.finish"],
+    # Components come from msgspec structs, not from serializers with read-only fields.
+    "ENUM_ADD_EXPLICIT_BLANK_NULL_CHOICE": False,
 }
 
-# --- Celery: a wake-up, never the record ------------------------------------------------------------
+# --- Celery: a wake-up, never the record ----------------------------------------------------------
 CELERY_BROKER_URL = BROKER_URL
 CELERY_RESULT_BACKEND = None
 CELERY_TASK_IGNORE_RESULT = True

@@ -16,7 +16,7 @@ import hmac
 import math
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -154,7 +154,7 @@ def token_kid(token: str) -> str:
 def verify_client_token(
     token: str, keys: Mapping[str, VerificationKey], now: dt.datetime
 ) -> Caller:
-    """The caller behind `token`, verified by `keys` (by kid) at `now`. ProblemError 401 otherwise."""
+    """The caller behind `token` at `now`; `keys` is by kid. ProblemError 401 otherwise."""
     key = keys.get(token_kid(token))
     if key is None:
         _refuse("The token's key is not known.")
@@ -404,7 +404,3 @@ class IsParticipant(BasePermission):
 def sign_client_token(*, kid: str, alg: str, material: Any, claims: Mapping[str, Any]) -> str:
     """A signed client token; the inverse of `verify_client_token`, for mints and tests."""
     return jwt.encode(dict(claims), material, algorithm=alg, headers={"kid": kid})
-
-
-def scopes_known() -> Sequence[str]:
-    return ("tokens", "events", "tickets", "ops")

@@ -25,7 +25,7 @@ _SECRET_NAME = re.compile(
 )
 _SECRET_VALUE = re.compile(
     # Credentials in the texts of others' messages: JWTs, our API keys, passwords inside URLs.
-    r"eyJ[\w-]+\.[\w-]+\.[\w-]*|laisee_[0-9a-z]{12}_[\w-]{20,}|(?<=://)[^\s/@:]*:[^\s/@]+(?=@)"
+    r"eyJ[\w-]+\.[\w-]+\.[\w-]*|laisee_[0-9a-f]{12}_[0-9a-f]+|(?<=://)[^\s/@:]*:[^\s/@]+(?=@)"
 )
 _MAX_DEPTH = 6  # deeper structures are cut, so that a cycle can't hang a log call
 
@@ -91,7 +91,7 @@ def configure() -> None:
             "handlers": {"stream": {"class": "logging.StreamHandler", "formatter": "structlog"}},
             "root": {"handlers": ["stream"], "level": settings.LOG_LEVEL},
             "loggers": {
-                # The middleware writes one line per refused request; Django's own would be a second.
+                # The middleware writes a line per refused request; Django's would be a second.
                 "django.request": {"level": "CRITICAL"},
                 "django.server": {"level": "WARNING"},
             },

@@ -12,7 +12,7 @@ import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any
 
 import orjson
 import psycopg
@@ -344,12 +344,3 @@ def answer(exc: Exception, request: HttpRequest | None) -> HttpResponse:
         logger.warning("dependency failed", error=type(exc).__name__, detail=str(exc)[:500])
     structlog.contextvars.bind_contextvars(problem=problem.code.value)
     return response_of(problem, request)
-
-
-def handler(status: int) -> Any:
-    """A view for Django's handler400/403/404/500 hooks."""
-
-    def view(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
-        return response_of(from_status(status), request)
-
-    return cast(Any, view)
