@@ -1,0 +1,179 @@
+"""What surrounds every request: an id, a log context, a body limit, and problems for bare errors.
+
+`RequestContextMiddleware` stands outermost. It also makes `/x/` and `/x` one address, without a
+redirect. The admin's own middlewares (sessions, CSRF, users, messages) are narrowed to its pages,
+so that a claim does not pay for them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from django.conf import settings
+from django.contrib.auth.middleware import AuthenticationMiddleware
+from django.contrib.messages.middleware import MessageMiddleware
+from django.contrib.sessions.middleware import SessionMiddleware
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.middleware.clickjacking import XFrameOptionsMiddleware
+from django.middleware.csrf import CsrfViewMiddleware
+from django.middleware.locale import LocaleMiddleware
+
+from engine.lib.logs import get_logger
+from engine.lib.problem import CONTENT_TYPE, answer, from_status, response_of
+from engine.lib.renderers import MAX_EVENTS_BODY_BYTES, MEDIA_TYPE, too_large
+
+GetResponse = Callable[[HttpRequest], HttpResponseBase]
+
+# Pages for people; every other path answers its errors as problems.
+PAGES = ("/admin/", "/static/")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
+
+logger = get_logger("laisee.request")
+
+
+def is_page(path: str) -> bool:
+    return path.startswith(PAGES) or path == "/admin"
+
+
+def request_id_from(header: str | None) -> str:
+    """The caller's id where it is sane, else a new one."""
+    return header if header and _REQUEST_ID.match(header) else uuid.uuid4().hex
+
+
+def client_ip_from(peer: str, forwarded_for: str, trusted_proxies: int) -> str:
+    """The client's address: `trusted_proxies` entries of X-Forwarded-For, from the right, are ours.
+
+    With none trusted the header is ignored: anybody may send one. The result is the empty text
+    where what a proxy wrote is no address, so that nonsense shares one bucket of the limits.
+    """
+    if trusted_proxies <= 0:
+        text = peer
+    else:
+        hops = [hop.strip() for hop in forwarded_for.split(",") if hop.strip()]
+        # Fewer entries than proxies: somebody came in by a shorter way; believe only the peer.
+        text = hops[-trusted_proxies] if len(hops) >= trusted_proxies else peer
+    try:
+        return str(ipaddress.ip_address(text.strip("[]")))
+    except ValueError:
+        return ""
+
+
+def client_ip(request: Any) -> str:
+    """The client's address for limits and the audit log."""
+    request = getattr(request, "_request", request)
+    known = getattr(request, "client_ip", None)
+    if known is not None:
+        return str(known)
+    return client_ip_from(
+        request.META.get("REMOTE_ADDR", ""),
+        request.META.get("HTTP_X_FORWARDED_FOR", ""),
+        settings.TRUSTED_PROXIES,
+    )
+
+
+class RequestContextMiddleware:
+    """Sets `request.request_id` and `request.client_ip`; see the module's docstring."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: Any) -> HttpResponseBase:
+        started = time.perf_counter()
+        request.request_id = request_id_from(request.META.get("HTTP_X_REQUEST_ID"))
+        request.client_ip = client_ip(request)
+        path = request.path_info
+        if path.endswith("/") and path != "/" and not is_page(path):
+            request.path_info = path = path[:-1]
+            request.path = request.path.removesuffix("/")
+        with structlog.contextvars.bound_contextvars(
+            request_id=request.request_id, ip=request.client_ip
+        ):
+            response = self._guarded(request)
+            if (
+                response.status_code >= 400
+                and not is_page(path)
+                # JSON was said by a view on purpose; Django's own error pages are HTML.
+                and response.get("Content-Type", "") not in (CONTENT_TYPE, MEDIA_TYPE)
+            ):
+                response = response_of(
+                    from_status(response.status_code, dict(response.items())), request
+                )
+            if not 200 <= response.status_code < 400:
+                logger.info(
+                    "request refused",
+                    method=request.method,
+                    path=path[:200],
+                    status=response.status_code,
+                    ms=round((time.perf_counter() - started) * 1000, 1),
+                )
+        response["X-Request-ID"] = request.request_id
+        return response
+
+    def _guarded(self, request: HttpRequest) -> HttpResponseBase:
+        # Finer limits are the parser's; this one keeps a huge upload from being read at all.
+        if not is_page(request.path_info) and _content_length(request) > MAX_EVENTS_BODY_BYTES:
+            return response_of(too_large(MAX_EVENTS_BODY_BYTES), request)
+        return self.get_response(request)
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        """A plain Django view failed; DRF's views have their own handler."""
+        return None if is_page(request.path_info) else answer(exception, request)
+
+
+def _content_length(request: HttpRequest) -> int:
+    try:
+        return int(request.META.get("CONTENT_LENGTH") or 0)
+    except ValueError:
+        return 0
+
+
+class _OnlyUnderAdmin:
+    """Mixed into one of Django's middlewares: it works under /admin and is not there elsewhere."""
+
+    get_response: GetResponse
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if is_page(request.path_info):
+            response: HttpResponseBase = super().__call__(request)  # type: ignore[misc]
+            return response
+        return self.get_response(request)
+
+
+class AdminSession(_OnlyUnderAdmin, SessionMiddleware):
+    """Sessions, for the admin."""
+
+
+class AdminLocale(_OnlyUnderAdmin, LocaleMiddleware):
+    """The reader's language, for the admin; the API speaks one."""
+
+
+class AdminUser(_OnlyUnderAdmin, AuthenticationMiddleware):
+    """`request.user` of the session, for the admin."""
+
+
+class AdminMessages(_OnlyUnderAdmin, MessageMiddleware):
+    """One-time messages, for the admin."""
+
+
+class AdminFrames(_OnlyUnderAdmin, XFrameOptionsMiddleware):
+    """No framing of the admin's pages."""
+
+
+class AdminCsrf(_OnlyUnderAdmin, CsrfViewMiddleware):
+    """Forgery protection, for the admin; the API takes no cookies, so there is nothing to forge."""
+
+    def process_view(
+        self, request: HttpRequest, callback: Any, callback_args: Any, callback_kwargs: Any
+    ) -> HttpResponse | None:
+        if not is_page(request.path_info):
+            return None
+        refusal: HttpResponse | None = super().process_view(
+            request, callback, callback_args, callback_kwargs
+        )
+        return refusal
