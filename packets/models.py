@@ -75,7 +75,6 @@ class Transfer(models.Model):
     class Kind(models.TextChoices):
         FUND = "fund", _("fund a campaign")
         OPEN = "open", _("open a packet")
-        GROW = "grow", _("grow a packet")
         SETTLE = "settle", _("settle a claim")
         CLOSE = "close", _("return of a packet's remainder")
         REFUND = "refund", _("return of a campaign's remainder")
@@ -199,7 +198,7 @@ class Packet(models.Model):
     beacon_commitment = models.CharField(_("beacon commitment"), max_length=64, blank=True)
     home_key = models.BinaryField(_("home key"), max_length=16)
 
-    # Raised by everything that adds portions back (grow, rebuild): older refusals are void.
+    # Raised by everything that adds portions back (a rebuild): older refusals are void.
     stock_version = models.BigIntegerField(_("stock version"), default=1)
     created_at = models.DateTimeField(_("created at"), auto_now_add=True)
     opened_at = models.DateTimeField(_("opened at"), null=True)
@@ -287,6 +286,9 @@ class Lane(models.Model):
     total_fen = models.BigIntegerField(_("total"))
     count = models.BigIntegerField(_("portions"))
     tiers = models.JSONField(_("tier quantities"), default=list)
+    # How many small hashes hold the claimants in Redis; frozen, or records would be looked for in
+    # another hash than the one they are in.
+    buckets = models.PositiveIntegerField(_("buckets"), default=1)
     claimed_fen = models.BigIntegerField(_("claimed"), default=0)
     claimed_count = models.BigIntegerField(_("claims"), default=0)
     state = models.CharField(_("state"), max_length=8, choices=State.choices, default="loading")
@@ -327,7 +329,6 @@ class LaneEpoch(models.Model):
 
     class Cause(models.TextChoices):
         OPENED = "opened", _("opened")
-        GROWN = "grown", _("grown")
         REBUILT = "rebuilt", _("rebuilt")
         RESTORED = "restored", _("restored from backup")
 

@@ -1,0 +1,1 @@
+"""How a packet is claimed: the rule (`flow`), the values it speaks in (`effects`), its drivers."""

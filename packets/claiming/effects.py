@@ -1,0 +1,265 @@
+"""The plain values of a claim: what the flow asks of the world, and what comes back.
+
+`flow.py` yields one of the effects and receives the matching reply; a driver performs it. Closed
+enums name every result; nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+import uuid
+from dataclasses import dataclass
+
+
+class Result(enum.StrEnum):
+    """What a claim answers (the contract's closed set)."""
+
+    WON = "won"
+    SOLD_OUT = "sold_out"
+    NOT_STARTED = "not_started"
+    ENDED = "ended"
+    PAUSED = "paused"
+    NOT_ELIGIBLE = "not_eligible"
+    TICKET_REQUIRED = "ticket_required"
+    TICKET_USED = "ticket_used"
+    WRONG_PASSWORD = "wrong_password"
+    BLOCKED = "blocked"
+    BUSY = "busy"
+
+
+class Reason(enum.StrEnum):
+    """Why somebody is not eligible."""
+
+    NOT_NEW = "not_new"
+    NOT_IN_GROUP = "not_in_group"
+    NOT_TARGETED = "not_targeted"
+    TOO_YOUNG_ACCOUNT = "too_young_account"
+    REGION = "region"
+
+
+@dataclass(frozen=True, slots=True)
+class Audience:
+    """For whom a packet is. Empty `client_apps` means nobody."""
+
+    client_apps: frozenset[int]
+    targeted: bool = False
+    group: str = ""
+    new_only: bool = False
+    min_account_age_days: int = 0
+    password_hash: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PacketView:
+    """What a process remembers of a packet for a second; nothing in it lets anybody win.
+
+    `final` is set when Postgres shows the packet closed or every slot claimed.
+    """
+
+    id: uuid.UUID
+    lane_ids: tuple[int, ...]
+    home_key: bytes
+    currency: str
+    audience: Audience
+    buckets: tuple[int, ...]  # per lane: how many small hashes hold its claimants
+    total_count: int
+    left_count: int
+    state: str  # scheduled | open | paused | sold_out | closed
+    final: Result | None
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRequest:
+    ticket: str | None = None
+    password: str | None = None
+    share_code: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """The place where one claim may be: packet, home lane, participant, serial."""
+
+    packet: uuid.UUID
+    lane_id: int
+    lane_number: int
+    bucket: int
+    participant: bytes
+    serial: int
+    claim_id: uuid.UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """A portion of one lane: which draw it was, and what it is worth."""
+
+    epoch: int
+    index: int
+    amount_fen: int
+    tier: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A claim that is committed in Postgres (or marked in Redis as being so)."""
+
+    id: uuid.UUID
+    portion: Portion
+    committed_at: dt.datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The answer to a claim."""
+
+    result: Result
+    claim: Claimed | None = None
+    replayed: bool = False
+    reason: Reason | None = None
+    left_count: int | None = None  # None: the driver fills in what it knows of the packet
+    retry_after_s: int | None = None
+
+
+# --- effects ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class AskTargeted:
+    """Is this participant on the packet's list? Reply: bool."""
+
+    packet: uuid.UUID
+    participant: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TryPassword:
+    """Count a try. Reply: bool, whether this participant has used up his tries."""
+
+    slot: Slot
+    right: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reserve:
+    """Ask Redis for a portion. Reply: Reservation."""
+
+    slot: Slot
+    known_absent: bool  # Postgres has been asked: no claim is there
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Commit a reservation in Postgres. Reply: Committed."""
+
+    slot: Slot
+    portion: Portion
+    client_app_id: int
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
+class AskPostgres:
+    """What is true of this slot and its packet? Reply: Truth."""
+
+    slot: Slot
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Tell Redis that a claim is committed. May be lost. Reply: None."""
+
+    slot: Slot
+    claimed: Claimed
+
+
+@dataclass(frozen=True, slots=True)
+class PushFlags:
+    """Redis's flags of this packet disagree with Postgres: write them anew. Reply: None."""
+
+    packet: uuid.UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuild:
+    """Open a new epoch of the lane unless `seen_epoch` is no longer current. Reply: None.
+
+    `seen_epoch` is the epoch whose stock was found wanting; None: Redis has none at all.
+    """
+
+    slot: Slot
+    seen_epoch: int | None
+
+
+Effect = AskTargeted | TryPassword | Reserve | Commit | AskPostgres | Mark | PushFlags | Rebuild
+
+
+# --- replies ----------------------------------------------------------------------------------------
+
+
+class Reserved(enum.IntEnum):
+    """What `claim.lua` says; the numbers are the script's."""
+
+    NEW = 0  # a portion, just cut
+    REPEAT = 1  # a portion that this participant has reserved before, not known to be committed
+    MARKED = 2  # a portion that is committed
+    LOOKUP = 3  # the claimants aren't loaded yet: ask Postgres, then come back
+    MISSING = 4  # Redis has no such lane
+    PAUSED = 5
+    CLOSED = 6
+    NOT_STARTED = 7
+    ENDED = 8
+    EMPTY = 9  # no portion left in this lane
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    code: Reserved
+    epoch: int = 0
+    portion: Portion | None = None
+    left_count: int = 0
+    committed_at: dt.datetime | None = None  # with MARKED
+
+
+class Verdict(enum.StrEnum):
+    """What `laisee_commit_claims` says of one row."""
+
+    WON = "won"
+    EXISTS = "exists"
+    FENCED = "fenced"
+    CLOSED = "closed"
+    PAUSED = "paused"
+    NOT_STARTED = "not_started"
+    ENDED = "ended"
+    MISPLACED = "misplaced"
+    CONFLICT = "conflict"
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    verdict: Verdict
+    claimed: Claimed | None
+    lane_epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """Postgres's word on a slot. Only what stands here may be told as final."""
+
+    claimed: Claimed | None
+    exhausted: bool  # every slot of the packet is claimed
+    closed: bool  # its lanes are closed
+    paused: bool  # the packet or a gate before it
+    not_started: bool
+    ended: bool  # past the window and past the grace of commits under way
+    lane_open: bool
+    lane_epoch: int
+    left_count: int
+
+
+class Unavailable(Exception):
+    """A dependency can't answer now. The client hears 503 and may send the same request again."""
+
+    def __init__(self, what: str, retry_after_s: int = 1) -> None:
+        super().__init__(what)
+        self.what = what
+        self.retry_after_s = retry_after_s

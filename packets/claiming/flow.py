@@ -1,0 +1,233 @@
+"""The rule of a claim, written once: a generator that yields effects and receives their replies.
+
+It does no I/O. Three promises live here:
+
+- An answered win is committed: `won` leaves only after `Commit` (or from a record that is marked as
+  committed), and says what Postgres returned.
+- A win beats every refusal: no refusal leaves before Postgres has been asked for the caller's claim.
+- A final refusal is final: `sold_out` and `ended` are said only when Postgres shows every slot
+  claimed or the lanes closed; until then the answer is `busy`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any, assert_never
+
+from engine.lib import ids
+from engine.lib.auth import Caller
+from packets.claiming import eligibility
+from packets.claiming.effects import (
+    AskPostgres,
+    AskTargeted,
+    ClaimRequest,
+    Claimed,
+    Commit,
+    Committed,
+    Effect,
+    Mark,
+    Outcome,
+    PacketView,
+    Portion,
+    PushFlags,
+    Reason,
+    Rebuild,
+    Reservation,
+    Reserve,
+    Reserved,
+    Result,
+    Slot,
+    Truth,
+    TryPassword,
+    Verdict,
+)
+
+# Reserve again at most so often within one request: once after each of a fence, a look-up, a
+# rebuild and a repaired flag. Then the client is asked to come back.
+MAX_ROUNDS = 5
+BUSY_RETRY_AFTER_S = 1
+
+Flow = Generator[Effect, Any, Outcome]
+Step = Generator[Effect, Any, Outcome | None]
+
+
+def slot_of(packet: PacketView, participant: bytes, serial: int = 0) -> Slot:
+    """Where in Redis and Postgres this participant's claim of this packet has its place."""
+    number = ids.home_lane(packet.home_key, participant, len(packet.lane_ids))
+    return Slot(
+        packet=packet.id,
+        lane_id=packet.lane_ids[number],
+        lane_number=number,
+        # Other bytes of the digest than those that a hash of it might favour: the digest is uniform.
+        bucket=int.from_bytes(participant[-4:], "big") % packet.buckets[number],
+        participant=participant,
+        serial=serial,
+        claim_id=ids.claim_id(packet.id, participant, serial),
+    )
+
+
+def claim(packet: PacketView, caller: Caller, request: ClaimRequest, password_key: bytes) -> Flow:
+    """One participant asks for one portion of one packet."""
+    slot = slot_of(packet, caller.participant)
+    refused = yield from _admit(packet, slot, caller, request, password_key)
+    if refused is not None:
+        return refused
+    if packet.final is not None:
+        return (yield from _refuse(slot, Outcome(packet.final)))
+
+    known_absent = False
+    for _ in range(MAX_ROUNDS):
+        reservation: Reservation = yield Reserve(slot, known_absent)
+        match reservation.code:
+            case Reserved.MARKED:
+                return _marked(slot, reservation)
+            case Reserved.NEW | Reserved.REPEAT:
+                answer = yield from _commit(slot, reservation, caller)
+            case Reserved.LOOKUP:
+                truth: Truth = yield AskPostgres(slot)
+                if truth.claimed is not None:
+                    return (yield from _replay(slot, truth.claimed))
+                known_absent, answer = True, None
+            case Reserved.MISSING:
+                answer = yield from _missing(slot)
+            case (
+                Reserved.PAUSED
+                | Reserved.CLOSED
+                | Reserved.NOT_STARTED
+                | Reserved.ENDED
+                | Reserved.EMPTY
+            ):
+                answer = yield from _doubt(slot, reservation)
+            case _:
+                assert_never(reservation.code)
+        if answer is not None:
+            return answer
+    return _busy()
+
+
+def _busy() -> Outcome:
+    return Outcome(Result.BUSY, retry_after_s=BUSY_RETRY_AFTER_S)
+
+
+def _marked(slot: Slot, reservation: Reservation) -> Outcome:
+    assert reservation.portion is not None and reservation.committed_at is not None
+    claimed = Claimed(slot.claim_id, reservation.portion, reservation.committed_at)
+    return Outcome(Result.WON, claimed, replayed=True, left_count=reservation.left_count)
+
+
+def _replay(slot: Slot, claimed: Claimed) -> Generator[Effect, Any, Outcome]:
+    yield Mark(slot, claimed)
+    return Outcome(Result.WON, claimed, replayed=True)
+
+
+def _refuse(slot: Slot, refusal: Outcome) -> Generator[Effect, Any, Outcome]:
+    """Say no, but only after Postgres has been asked whether the caller has won."""
+    truth: Truth = yield AskPostgres(slot)
+    if truth.claimed is not None:
+        return (yield from _replay(slot, truth.claimed))
+    return refusal
+
+
+def _admit(
+    packet: PacketView, slot: Slot, caller: Caller, request: ClaimRequest, password_key: bytes
+) -> Step:
+    """Everything that depends on who asks and with what, before a portion is touched."""
+    audience = packet.audience
+    reason = eligibility.refusal(audience, caller)
+    if reason is None and audience.targeted:
+        listed: bool = yield AskTargeted(packet.id, caller.participant)
+        reason = None if listed else Reason.NOT_TARGETED
+    if reason is not None:
+        return (yield from _refuse(slot, Outcome(Result.NOT_ELIGIBLE, reason=reason)))
+    if not audience.password_hash:
+        return None
+    if request.password is None:
+        return (yield from _refuse(slot, Outcome(Result.WRONG_PASSWORD)))
+    right = eligibility.password_is_right(audience, packet.id, request.password, password_key)
+    blocked: bool = yield TryPassword(slot, right)
+    if blocked:
+        return (yield from _refuse(slot, Outcome(Result.BLOCKED)))
+    return None if right else (yield from _refuse(slot, Outcome(Result.WRONG_PASSWORD)))
+
+
+def _commit(slot: Slot, reservation: Reservation, caller: Caller) -> Step:
+    """None: the reservation is void, reserve again."""
+    portion = reservation.portion
+    assert portion is not None
+    committed: Committed = yield Commit(slot, portion, caller.client_app_id, caller.subject)
+    match committed.verdict:
+        case Verdict.WON | Verdict.EXISTS:
+            assert committed.claimed is not None
+            yield Mark(slot, committed.claimed)
+            # A repeat whose first answer was lost before the commit hears of its win for the first
+            # time; `replayed` says that the claim was there already.
+            return Outcome(
+                Result.WON,
+                committed.claimed,
+                replayed=committed.verdict is Verdict.EXISTS,
+                left_count=reservation.left_count,
+            )
+        case Verdict.FENCED:
+            # Another epoch is current. The driver looks which side is behind; then reserve anew.
+            yield Rebuild(slot, reservation.epoch)
+            return None
+        case Verdict.CONFLICT:
+            yield Rebuild(slot, committed.lane_epoch)
+            return None
+        case Verdict.PAUSED | Verdict.NOT_STARTED:
+            yield PushFlags(slot.packet)
+            return Outcome(Result(committed.verdict.value))
+        case Verdict.CLOSED | Verdict.ENDED:
+            yield PushFlags(slot.packet)
+            return (yield from _settled_truth(slot))
+        case Verdict.MISPLACED:
+            raise AssertionError(f"lane {slot.lane_number} is not the home of this participant")
+        case _:
+            assert_never(committed.verdict)
+
+
+def _missing(slot: Slot) -> Step:
+    truth: Truth = yield AskPostgres(slot)
+    if truth.claimed is not None:
+        return Outcome(Result.WON, truth.claimed, replayed=True)
+    refusal = _final(truth)
+    if refusal is not None:
+        return refusal
+    yield Rebuild(slot, None)
+    return None
+
+
+def _final(truth: Truth) -> Outcome | None:
+    """What may be said for good, by Postgres's word alone."""
+    if truth.exhausted:
+        return Outcome(Result.SOLD_OUT, left_count=0)
+    if truth.closed or truth.ended:
+        return Outcome(Result.ENDED)
+    return None
+
+
+def _settled_truth(slot: Slot) -> Generator[Effect, Any, Outcome]:
+    truth: Truth = yield AskPostgres(slot)
+    if truth.claimed is not None:
+        return (yield from _replay(slot, truth.claimed))
+    return _final(truth) or _busy()
+
+
+def _doubt(slot: Slot, reservation: Reservation) -> Step:
+    """Redis refuses; Postgres says whether that is so. None: it isn't, and the flags are mended."""
+    truth: Truth = yield AskPostgres(slot)
+    if truth.claimed is not None:
+        return (yield from _replay(slot, truth.claimed))
+    refusal = _final(truth)
+    if refusal is not None:
+        return refusal
+    if truth.not_started:
+        return Outcome(Result.NOT_STARTED)
+    if truth.paused:
+        return Outcome(Result.PAUSED)
+    if reservation.code in (Reserved.EMPTY, Reserved.ENDED):
+        # Portions may come back (somebody reserved and left, another lane has some), or commits of
+        # the last second are under way.
+        return _busy()
+    yield PushFlags(slot.packet)
+    return None

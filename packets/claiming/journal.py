@@ -1,0 +1,182 @@
+"""Commits a batch of one lane's claims through `laisee_commit_claims`, and asks for the truth.
+
+Autocommit on connections of its own, with a lock timeout: one locked lane delays only its own
+batch. A connection lost in mid-commit leaves the outcome unknown; the same batch is simply sent
+again, because the function answers `exists` for what was committed.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import psycopg
+from django.db import connections
+from psycopg.rows import tuple_row
+
+from packets.claiming.effects import Claimed, Committed, Commit, Portion, Slot, Truth
+from packets.claiming.effects import Unavailable, Verdict
+
+LOCK_TIMEOUT_MS = 200  # a lane held longer is somebody's trouble, and its clients hear 503
+STATEMENT_TIMEOUT_MS = 3000
+CONNECT_TIMEOUT_S = 2
+RETRY_FOR_S = 1.5  # how long a batch with an unknown outcome is sent again before the client is told
+RETRY_PAUSE_S = 0.05
+
+_COMMIT = """
+SELECT verdict, claim_id, epoch, index, amount_fen, tier, committed_at, lane_epoch
+  FROM laisee_commit_claims(%s, %s::bytea[], %s::integer[], %s::bigint[], %s::bigint[],
+                            %s::bigint[], %s::smallint[])
+"""
+_REMEMBER = "SELECT laisee_remember_people(%s::bytea[], %s::bigint[], %s::text[])"
+_TRUTH = """
+SELECT c.id, c.epoch, c.index, c.amount_fen, c.tier, c.committed_at,
+       s.exhausted, p.state = 'closed' OR l.state = 'closed',
+       p.state <> 'open' OR NOT g.is_open,
+       p.opens_at > clock_timestamp(), p.closes_at + interval '2 seconds' < clock_timestamp(),
+       l.state = 'open', l.epoch, s.left_count
+  FROM packets_packet p
+  JOIN packets_lane l ON l.id = %(lane)s
+  CROSS JOIN LATERAL (SELECT bool_and(n.claimed_count = n.count) AS exhausted,
+                             sum(n.count - n.claimed_count)::bigint AS left_count
+                        FROM packets_lane n WHERE n.packet_id = p.id) s
+  CROSS JOIN LATERAL (SELECT bool_and(k.state = 'open') AS is_open
+                        FROM packets_gate k WHERE k.id = p.gate_id OR k.key = 'all') g
+  LEFT JOIN packets_claim c ON c.id = %(claim)s
+ WHERE p.id = %(packet)s
+"""
+
+
+def connect() -> psycopg.Connection[tuple[object, ...]]:
+    """A connection for committing: autocommit, short timeouts, the database that Django uses."""
+    database = connections["default"].settings_dict
+    return psycopg.connect(
+        host=database["HOST"],
+        port=database["PORT"],
+        dbname=database["NAME"],
+        user=database["USER"],
+        password=database["PASSWORD"],
+        autocommit=True,
+        connect_timeout=CONNECT_TIMEOUT_S,
+        application_name="laisee-commit",
+        options=f"-c lock_timeout={LOCK_TIMEOUT_MS} -c statement_timeout={STATEMENT_TIMEOUT_MS}",
+        row_factory=tuple_row,
+        prepare_threshold=1,
+    )
+
+
+@dataclass
+class Journal:
+    """One committing connection, opened when needed and again when lost. Not for two threads."""
+
+    connection: psycopg.Connection[tuple[object, ...]] | None = None
+
+    def _open(self) -> psycopg.Connection[tuple[object, ...]]:
+        if self.connection is None or self.connection.closed:
+            self.connection = connect()
+        return self.connection
+
+    def close(self) -> None:
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
+
+    def commit(self, lane_id: int, rows: Sequence[Commit]) -> list[Committed | Unavailable]:
+        """What is now true for each row, in order. A row that breaks the batch stands alone."""
+        until = time.monotonic() + RETRY_FOR_S
+        while True:
+            try:
+                return list(self._commit(lane_id, rows))
+            except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled):
+                return [Unavailable("the lane is locked")] * len(rows)
+            except psycopg.OperationalError as error:
+                # Lost, or refused by a server that is starting: the outcome may be unknown.
+                self.close()
+                if time.monotonic() > until:
+                    return [Unavailable(f"Postgres: {type(error).__name__}")] * len(rows)
+                time.sleep(RETRY_PAUSE_S)
+            except (psycopg.Error, UnicodeError) as error:
+                if len(rows) == 1:
+                    raise
+                del error
+                half = len(rows) // 2
+                return [*self._apart(lane_id, rows[:half]), *self._apart(lane_id, rows[half:])]
+
+    def _apart(self, lane_id: int, rows: Sequence[Commit]) -> list[Committed | Unavailable]:
+        try:
+            return self.commit(lane_id, rows)
+        except (psycopg.Error, UnicodeError) as error:
+            return [Unavailable(f"a defective row: {type(error).__name__}")]
+
+    def _commit(self, lane_id: int, rows: Sequence[Commit]) -> list[Committed]:
+        participants = [row.slot.participant for row in rows]
+        connection = self._open()
+        with connection.pipeline() as pipeline:
+            connection.execute(
+                _REMEMBER,
+                (
+                    participants,
+                    [row.client_app_id for row in rows],
+                    [row.subject for row in rows],
+                ),
+            )
+            pipeline.sync()  # the people first, in a transaction of their own
+            cursor = connection.execute(
+                _COMMIT,
+                (
+                    lane_id,
+                    participants,
+                    [row.slot.serial for row in rows],
+                    [row.portion.epoch for row in rows],
+                    [row.portion.index for row in rows],
+                    [row.portion.amount_fen for row in rows],
+                    [row.portion.tier for row in rows],
+                ),
+            )
+            found = cursor.fetchall()
+        return [_committed(row) for row in found]  # type: ignore[arg-type]
+
+    def truth(self, slot: Slot) -> Truth:
+        """Postgres's word on a slot and its packet, from one statement."""
+        until = time.monotonic() + RETRY_FOR_S
+        while True:
+            try:
+                row = (
+                    self._open()
+                    .execute(
+                        _TRUTH,
+                        {"lane": slot.lane_id, "claim": slot.claim_id, "packet": slot.packet},
+                    )
+                    .fetchone()
+                )
+                break
+            except psycopg.OperationalError as error:
+                self.close()
+                if time.monotonic() > until:
+                    raise Unavailable(f"Postgres: {type(error).__name__}") from error
+                time.sleep(RETRY_PAUSE_S)
+        assert row is not None, f"packet {slot.packet} has vanished"
+        return _truth(row)  # type: ignore[arg-type]
+
+
+Row = tuple[str, uuid.UUID, int, int, int, int, dt.datetime, int]
+
+
+def _committed(row: Row) -> Committed:
+    verdict, claim_id, epoch, index, amount_fen, tier, committed_at, lane_epoch = row
+    claimed = None
+    if verdict in (Verdict.WON, Verdict.EXISTS):
+        claimed = Claimed(claim_id, Portion(epoch, index, amount_fen, tier), committed_at)
+    return Committed(Verdict(verdict), claimed, lane_epoch)
+
+
+def _truth(row: tuple[uuid.UUID | None, int, int, int, int, dt.datetime, bool, bool, bool, bool,
+                      bool, bool, int, int]) -> Truth:
+    claim_id, epoch, index, amount_fen, tier, committed_at, *rest = row
+    claimed = None
+    if claim_id is not None:
+        claimed = Claimed(claim_id, Portion(epoch, index, amount_fen, tier), committed_at)
+    return Truth(claimed, *rest)

@@ -1,0 +1,107 @@
+"""What a process remembers of packets, for a second: where the lanes are, for whom, and whether it
+is over. Also which ids are unknown, so that random ids cost no lock and no rebuild.
+
+Nothing remembered here lets anybody win, and `final` only repeats what Postgres has shown.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from django.db.models import Count, Q, Sum
+
+from engine.lib import clock
+from packets.claiming.effects import Audience, PacketView, Result
+from packets.models import Gate, Packet
+
+# Growing clears an exhausted mark by this much delay at worst; staff's edits arrive as fast.
+LIFETIME_S = 1.0
+MAX_PACKETS = 10_000  # views kept by one process
+MAX_UNKNOWN = 10_000  # unknown ids remembered by one process
+
+
+@dataclass
+class Registry:
+    lifetime_s: float = LIFETIME_S
+    _views: OrderedDict[uuid.UUID, tuple[float, PacketView | None]] = field(
+        default_factory=OrderedDict
+    )
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def view(self, packet_id: uuid.UUID) -> PacketView | None:
+        """The packet as seen within the last second; None where there is none to be claimed."""
+        now = time.monotonic()
+        with self._lock:
+            known = self._views.get(packet_id)
+        if known is not None and now - known[0] < self.lifetime_s:
+            return known[1]
+        view = read(packet_id)
+        with self._lock:
+            self._views[packet_id] = (now, view)
+            self._views.move_to_end(packet_id)
+            while len(self._views) > MAX_PACKETS + MAX_UNKNOWN:
+                self._views.popitem(last=False)
+        return view
+
+    def forget(self, packet_id: uuid.UUID | None = None) -> None:
+        with self._lock:
+            if packet_id is None:
+                self._views.clear()
+            else:
+                self._views.pop(packet_id, None)
+
+
+def read(packet_id: uuid.UUID) -> PacketView | None:
+    """The packet from Postgres. A draft isn't there for anybody yet."""
+    packet = Packet.objects.exclude(state=Packet.State.DRAFT).filter(id=packet_id).first()
+    if packet is None:
+        return None
+    lanes = list(packet.lanes.order_by("number").values_list("id", "buckets"))
+    sums = packet.lanes.aggregate(
+        count=Sum("count"),
+        claimed=Sum("claimed_count"),
+        closed=Count("id", filter=Q(state="closed")),
+    )
+    left_count = sums["count"] - sums["claimed"]
+    exhausted = left_count == 0
+    closed = packet.state == Packet.State.CLOSED and sums["closed"] == len(lanes)
+    return PacketView(
+        id=packet.id,
+        lane_ids=tuple(lane_id for lane_id, _ in lanes),
+        home_key=bytes(packet.home_key),
+        currency=packet.currency,
+        audience=Audience(
+            client_apps=frozenset(packet.client_apps),
+            targeted=packet.targeted,
+            group=packet.group,
+            new_only=packet.new_only,
+            min_account_age_days=packet.min_account_age_days,
+            password_hash=packet.password_hash,
+        ),
+        buckets=tuple(buckets for _, buckets in lanes),
+        total_count=sums["count"],
+        left_count=left_count,
+        state=state_of(packet, exhausted=exhausted),
+        final=Result.SOLD_OUT if exhausted else Result.ENDED if closed else None,
+    )
+
+
+def state_of(packet: Packet, *, exhausted: bool) -> str:
+    """The packet's state as people see it: scheduled, open, paused, sold_out or closed."""
+    if packet.state == Packet.State.CLOSED:
+        return "closed"
+    if exhausted:
+        return "sold_out"
+    shut = Gate.objects.filter(Q(id=packet.gate_id) | Q(key=Gate.ALL)).exclude(
+        state=Gate.State.OPEN
+    )
+    if packet.state == Packet.State.PAUSED or shut.exists():
+        return "paused"
+    return "scheduled" if packet.opens_at > clock.now() else "open"
+
+
+registry = Registry()

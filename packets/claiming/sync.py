@@ -1,0 +1,165 @@
+"""The synchronous driver of the claim: one thread, one claim, redis-py and the group committer."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import hmac
+import uuid
+from dataclasses import dataclass, field
+from typing import Any, assert_never
+
+import psycopg
+import redis.exceptions
+import structlog
+from django.conf import settings
+from django.db import OperationalError
+from redis import Redis
+
+from engine.lib import lua
+from engine.lib.auth import Caller
+from engine.lib.redis import stock as stock_client
+from packets import recovery, stock
+from packets.claiming import committer, flow
+from packets.claiming.effects import (
+    AskPostgres,
+    AskTargeted,
+    ClaimRequest,
+    Commit,
+    Effect,
+    Mark,
+    Outcome,
+    PacketView,
+    Portion,
+    PushFlags,
+    Rebuild,
+    Reservation,
+    Reserve,
+    Reserved,
+    TryPassword,
+    Unavailable,
+)
+from packets.claiming.eligibility import PASSWORD_TRIES
+from packets.claiming.registry import registry
+from packets.models import PacketTarget
+
+log = structlog.get_logger(__name__)
+
+
+def password_key() -> bytes:
+    """The key of pass phrase digests; another SECRET_KEY makes stored phrases unguessable to us too."""
+    return hashlib.sha256(b"laisee.password" + settings.SECRET_KEY.encode()).digest()
+
+
+def reservation_of(reply: list[Any]) -> Reservation:
+    """The reply of claim.lua as a value; an unknown code is a defect and raises."""
+    code = Reserved(int(reply[0]))
+    if code not in (Reserved.NEW, Reserved.REPEAT, Reserved.MARKED):
+        return Reservation(code, epoch=int(reply[1]))
+    epoch, index, amount_fen, tier, left_count, committed_ms = (int(part) for part in reply[1:7])
+    committed_at = dt.datetime.fromtimestamp(committed_ms / 1000, tz=dt.UTC)
+    return Reservation(
+        code,
+        epoch=epoch,
+        portion=Portion(epoch, index, amount_fen, tier),
+        left_count=left_count,
+        committed_at=committed_at if code is Reserved.MARKED else None,
+    )
+
+
+@dataclass
+class SyncDriver:
+    """Performs effects one after the other. Raises Unavailable where a dependency can't answer."""
+
+    client: Redis = field(default_factory=stock_client)
+    committer: committer.GroupCommitter = field(default_factory=committer.of_process)
+
+    def run(self, steps: flow.Flow) -> Outcome:
+        reply: Any = None
+        try:
+            while True:
+                reply = self.perform(steps.send(reply))
+        except StopIteration as stop:
+            outcome: Outcome = stop.value
+            return outcome
+
+    def perform(self, effect: Effect) -> Any:
+        try:
+            return self._perform(effect)
+        except redis.exceptions.RedisError as error:
+            raise Unavailable(f"Redis: {type(error).__name__}") from error
+        except (OperationalError, psycopg.OperationalError) as error:
+            raise Unavailable(f"Postgres: {type(error).__name__}") from error
+
+    def _perform(self, effect: Effect) -> Any:
+        match effect:
+            case AskTargeted():
+                return PacketTarget.objects.filter(
+                    packet_id=effect.packet, participant=effect.participant
+                ).exists()
+            case TryPassword():
+                return self._try_password(effect)
+            case Reserve():
+                return self._reserve(effect)
+            case Commit():
+                return self.committer.commit(effect)
+            case AskPostgres():
+                return self.committer.truth(effect.slot)
+            case Mark():
+                return self._mark(effect)
+            case PushFlags():
+                registry.forget(effect.packet)
+                return stock.push_flags(self.client, effect.packet)
+            case Rebuild():
+                return recovery.rebuild(
+                    self.client, lane_id=effect.slot.lane_id, seen_epoch=effect.seen_epoch
+                )
+            case _:
+                assert_never(effect)
+
+    def _try_password(self, effect: TryPassword) -> bool:
+        reply = lua.load("packets", "password").call(
+            self.client,
+            [stock.tries_key(effect.slot.packet, effect.slot.lane_number)],
+            [effect.slot.participant, "1" if effect.right else "0", PASSWORD_TRIES],
+        )
+        return bool(reply)
+
+    def _reserve(self, effect: Reserve) -> Reservation:
+        # Commits run late: a portion reserved now would be held by somebody who has left.
+        if self.committer.is_late():
+            raise Unavailable("commits are late")
+        slot = effect.slot
+        reply = lua.load("packets", "claim").call(
+            self.client,
+            [
+                stock.meta_key(slot.packet, slot.lane_number),
+                stock.bucket_key(slot.packet, slot.lane_number, slot.bucket),
+            ],
+            [stock.member(slot.participant, slot.serial), "1" if effect.known_absent else "0"],
+        )
+        return reservation_of(reply)
+
+    def _mark(self, effect: Mark) -> None:
+        try:
+            stock.mark(self.client, effect.slot, effect.claimed)
+        except redis.exceptions.RedisError as error:
+            # The claim is committed: without the mark the next repeat asks Postgres, no more.
+            log.warning("mark_lost", error=type(error).__name__)
+
+
+def claim(
+    packet_id: uuid.UUID, caller: Caller, request: ClaimRequest
+) -> tuple[Outcome, PacketView] | None:
+    """Claim a packet for the caller. None: there is no such packet.
+
+    Raises Unavailable (503, the same request may be sent again).
+    """
+    try:
+        view = registry.view(packet_id)
+    except OperationalError as error:
+        raise Unavailable(f"Postgres: {type(error).__name__}") from error
+    if view is None:
+        return None
+    outcome = SyncDriver().run(flow.claim(view, caller, request, password_key()))
+    return outcome, view

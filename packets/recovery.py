@@ -1,0 +1,325 @@
+"""Getting a lane's stock right again after Redis lost, forgot or invented something.
+
+A rebuild is two short transactions with the load between them; nobody holds a lane's lock across
+I/O. Every attempt opens an epoch of its own, above both Postgres's and Redis's, so that of two
+loaders, an old master and a backup none can pass for the other (invariant 7).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from collections.abc import Iterator
+
+import redis.exceptions
+import structlog
+from django.db import connection, transaction
+from django.db.models import F, Q
+from redis import Redis
+
+from engine.lib import clock, ids
+from engine.lib.redis import stock as stock_client
+from packets import stock
+from packets.claiming.effects import Commit, Portion, Slot, Unavailable
+from packets.claiming.journal import Journal
+from packets.models import Claim, Lane, LaneEpoch, Packet, Participant
+
+log = structlog.get_logger(__name__)
+
+LOADER_LEASE_S = 5  # a loader that takes longer than this to set one hash is dead
+CLAIMANTS_CHUNK = 2_000  # claims read and marked at a time
+CLAIMANTS_INLINE = 4_000  # a lane with fewer claims gets its claimants back at once
+LOCK_TIMEOUT = "500ms"  # a lane held longer is in somebody else's hands: the next caller tries again
+ADOPT_AFTER_S = 10  # a reservation older than this is committed on behalf of its owner
+STRANDED_REBUILD_AFTER_S = 30  # an empty lane below its slots for so long is offered again
+
+
+def _tiers_left(packet: Packet, lane: Lane) -> list[int]:
+    """What is left of a lane's prize table, from its claims."""
+    if not packet.tiers:
+        return []
+    given = [0] * len(packet.tiers)
+    for tier in (
+        Claim.objects.filter(lane=lane, tier__gt=0).values_list("tier", flat=True).iterator()
+    ):
+        given[tier - 1] += 1
+    return [quantity - gone for quantity, gone in zip(lane.tiers, given, strict=True)]
+
+
+def open_epoch(
+    lane_id: int, *, above: int, cause: LaneEpoch.Cause, seen: Lane
+) -> tuple[Lane, LaneEpoch] | None:
+    """First transaction: fence the lane and write down what its new epoch starts with.
+
+    None: somebody else was faster, or the lane is closed.
+    """
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT set_config('lock_timeout', %s, true)", [LOCK_TIMEOUT])
+        lane = Lane.objects.select_for_update(no_key=True).select_related("packet").get(id=lane_id)
+        now = clock.now()
+        loading = lane.state == Lane.State.LOADING
+        if lane.state == Lane.State.CLOSED or lane.epoch != seen.epoch:
+            return None
+        if loading and lane.loader_until is not None and lane.loader_until > now:
+            return None
+        lane.epoch = max(lane.epoch, above) + 1
+        lane.state = Lane.State.LOADING
+        lane.loader = uuid.uuid4()
+        lane.loader_until = now + dt.timedelta(seconds=LOADER_LEASE_S)
+        lane.save(update_fields=["epoch", "state", "loader", "loader_until"])
+        epoch = LaneEpoch.objects.create(
+            lane=lane,
+            epoch=lane.epoch,
+            left_fen=lane.total_fen - lane.claimed_fen,
+            left_count=lane.count - lane.claimed_count,
+            tiers_left=_tiers_left(lane.packet, lane),
+            cause=cause,
+        )
+        Packet.objects.filter(id=lane.packet_id).update(stock_version=F("stock_version") + 1)
+    return lane, epoch
+
+
+def finish_epoch(client: Redis, lane: Lane, epoch: LaneEpoch) -> bool:
+    """Load the epoch into Redis, then open the lane if it is still ours to open."""
+    packet = Packet.objects.get(id=lane.packet_id)
+    held = stock.load(
+        client,
+        packet,
+        lane,
+        epoch,
+        is_open=stock.gates_open(packet),
+        loaded=lane.claimed_count == 0,
+    )
+    if held != epoch.epoch:
+        return False
+    opened = Lane.objects.filter(
+        id=lane.id, epoch=epoch.epoch, state=Lane.State.LOADING, loader=lane.loader
+    ).update(state=Lane.State.OPEN, loader=None, loader_until=None)
+    return opened == 1
+
+
+def rebuild(
+    client: Redis,
+    *,
+    lane_id: int,
+    seen_epoch: int | None,
+    cause: LaneEpoch.Cause = LaneEpoch.Cause.REBUILT,
+) -> bool:
+    """Give the lane a new epoch, if `seen_epoch` is still the current one. Idempotent.
+
+    `seen_epoch`: the epoch whose stock was found wanting; None: Redis had none. Returns whether a
+    new epoch was opened and loaded. A lane that is closed, healthy by now, or being loaded by
+    somebody with a live lease is left alone.
+    """
+    seen = Lane.objects.select_related("packet").get(id=lane_id)
+    if seen.state == Lane.State.CLOSED:
+        stock.push_flags(client, seen.packet_id)
+        return False
+    if seen_epoch is not None and seen_epoch != seen.epoch:
+        # The fence may have caught a client of an old master: look again through a new connection.
+        client.connection_pool.disconnect()
+    held = stock.read(client, seen.packet_id, seen.number)
+    healthy = held is not None and held.epoch == seen.epoch and seen.state == Lane.State.OPEN
+    if healthy and seen_epoch != seen.epoch:
+        return False
+    opened = open_epoch(lane_id, above=held.epoch if held else 0, cause=cause, seen=seen)
+    if opened is None:
+        return False
+    lane, epoch = opened
+    log.warning("lane_rebuild", lane=lane_id, epoch=epoch.epoch, left=epoch.left_count, cause=cause)
+    if not finish_epoch(client, lane, epoch):
+        return False
+    if 0 < lane.claimed_count <= CLAIMANTS_INLINE:
+        claimants_load(lane_id, client=client)
+    elif lane.claimed_count:
+        _wake_claimants_load(lane_id)
+    return True
+
+
+def _wake_claimants_load(lane_id: int) -> None:
+    from packets.tasks import load_claimants
+
+    try:
+        load_claimants.delay(lane_id)
+    except Exception as error:  # the broker may be what has just died; the sweep comes by
+        log.warning("wake_lost", task="load_claimants", error=type(error).__name__)
+
+
+def claimants_load(lane_id: int, *, client: Redis | None = None) -> int:
+    """Put a lane's claimants back into Redis, a chunk at a time; returns how many.
+
+    Until it is done the claim path asks Postgres instead. Claims of the current epoch mark
+    themselves; older ones can't be added to any more.
+    """
+    client = client or stock_client()
+    lane = Lane.objects.get(id=lane_id)
+    done = 0
+    while True:
+        rows = list(
+            Claim.objects.filter(
+                lane_id=lane_id, position__gt=done, position__lte=done + CLAIMANTS_CHUNK
+            ).values_list(
+                "participant", "serial", "epoch", "index", "amount_fen", "tier", "committed_at"
+            )
+        )
+        if not rows:
+            break
+        stock.mark_many(
+            client,
+            lane.packet_id,
+            lane,
+            (
+                (bytes(who), serial, Portion(epoch, index, amount_fen, tier), clock.to_ms(at))
+                for who, serial, epoch, index, amount_fen, tier, at in rows
+            ),
+        )
+        done += len(rows)
+    stock.set_flags(client, lane.packet_id, lane.number, lane.epoch, {"claimants": "full"})
+    return done
+
+
+# --- reservations whose owners never heard ------------------------------------------------------------
+
+
+def _committed_in_epoch(lane: Lane) -> int:
+    start = LaneEpoch.objects.get(lane=lane, epoch=lane.epoch)
+    return lane.claimed_count - (lane.count - start.left_count)
+
+
+def stranded_adopt_due(client: Redis | None = None) -> int:
+    """Look after every open lane; returns how many claims were committed for their owners.
+
+    A lane that Redis doesn't hold is rebuilt, claimants not loaded are loaded, and reservations
+    that stay uncommitted for ADOPT_AFTER_S are committed on behalf of whoever asked (they hold the
+    portion, and nobody else could get it). An empty lane that stays below its slots even so is
+    rebuilt, which offers the stranded portions again.
+    """
+    client = client or stock_client()
+    adopted = 0
+    lanes = Lane.objects.select_related("packet").filter(
+        ~Q(state=Lane.State.CLOSED), packet__state__in=[Packet.State.OPEN, Packet.State.PAUSED]
+    )
+    for lane in lanes.order_by("id"):
+        try:
+            adopted += _look_after(client, lane)
+        except (redis.exceptions.RedisError, Unavailable) as error:
+            log.warning("lane_not_looked_after", lane=lane.id, error=type(error).__name__)
+    return adopted
+
+
+def _look_after(client: Redis, lane: Lane) -> int:
+    held = stock.read(client, lane.packet_id, lane.number)
+    if held is None or held.epoch != lane.epoch or lane.state == Lane.State.LOADING:
+        rebuild(client, lane_id=lane.id, seen_epoch=None if held is None else held.epoch)
+        return 0
+    if not held.claimants_loaded:
+        claimants_load(lane.id, client=client)
+    gap = held.index - _committed_in_epoch(lane)
+    now_ms = clock.now_ms()
+    if gap <= 0:
+        if held.watch_ms is not None:
+            _watch(client, lane, -1, 0)
+        return 0
+    if held.watch_index is None or held.watch_index < 0 or held.watch_ms is None:
+        _watch(client, lane, held.index, now_ms)
+        return 0
+    waited_s = (now_ms - held.watch_ms) / 1000
+    if waited_s < ADOPT_AFTER_S:
+        return 0
+    adopted = adopt(client, lane, below_index=held.watch_index)
+    if adopted:
+        _watch(client, lane, -1, 0)
+    elif held.left_count == 0 and waited_s >= STRANDED_REBUILD_AFTER_S:
+        rebuild(client, lane_id=lane.id, seen_epoch=lane.epoch)
+    elif held.left_count > 0:
+        _watch(client, lane, -1, 0)
+    return adopted
+
+
+def _watch(client: Redis, lane: Lane, index: int, at_ms: int) -> None:
+    stock.set_flags(
+        client,
+        lane.packet_id,
+        lane.number,
+        lane.epoch,
+        {"watch_index": index, "watch_ms": at_ms},
+    )
+
+
+def _reservations(client: Redis, lane: Lane) -> Iterator[tuple[bytes, int, Portion]]:
+    """The lane's records that aren't marked as committed: (participant, serial, portion)."""
+    for start in range(0, lane.buckets, 500):
+        pipeline = client.pipeline(transaction=False)
+        for bucket in range(start, min(start + 500, lane.buckets)):
+            pipeline.hgetall(stock.bucket_key(lane.packet_id, lane.number, bucket))
+        for entries in pipeline.execute():
+            for name, text in entries.items():
+                portion, committed_ms = stock.record_parts(text)
+                if committed_ms == 0:
+                    participant, serial = stock.member_parts(name)
+                    yield participant, serial, portion
+
+
+def adopt(client: Redis, lane: Lane, *, below_index: int) -> int:
+    """Commit the current epoch's reservations below an index for their owners; returns how many."""
+    journal = Journal()
+    adopted = 0
+    try:
+        for participant, serial, portion in _reservations(client, lane):
+            if portion.epoch != lane.epoch or portion.index >= below_index:
+                continue
+            person = Participant.objects.filter(digest=participant).first()
+            slot = Slot(
+                packet=lane.packet_id,
+                lane_id=lane.id,
+                lane_number=lane.number,
+                bucket=stock.bucket_of(participant, lane.buckets),
+                participant=participant,
+                serial=serial,
+                claim_id=ids.claim_id(lane.packet_id, participant, serial),
+            )
+            commit = Commit(
+                slot,
+                portion,
+                person.client_app_id if person else 0,
+                person.subject if person else "",
+            )
+            (outcome,) = journal.commit(lane.id, [commit])
+            if isinstance(outcome, Unavailable) or outcome.claimed is None:
+                continue
+            stock.mark(client, slot, outcome.claimed)
+            adopted += outcome.verdict.value == "won"
+    finally:
+        journal.close()
+    if adopted:
+        log.warning("reservations_adopted", lane=lane.id, count=adopted)
+    return adopted
+
+
+def reopen_all(client: Redis | None = None) -> list[tuple[int, int]]:
+    """After Postgres was restored from a backup: a new epoch for every lane that isn't closed.
+
+    Whatever Redis remembers of claims that the restored books don't know is wiped first. Returns
+    (lane id, new epoch). The doors must be shut while this runs.
+    """
+    client = client or stock_client()
+    reopened = []
+    lanes = Lane.objects.select_related("packet").exclude(state=Lane.State.CLOSED).order_by("id")
+    for lane in lanes:
+        held = stock.read(client, lane.packet_id, lane.number)
+        stock.wipe(client, lane.packet_id, lane)
+        Lane.objects.filter(id=lane.id).update(loader_until=None)
+        lane.refresh_from_db()
+        opened = open_epoch(
+            lane.id,
+            above=held.epoch if held else 0,
+            cause=LaneEpoch.Cause.RESTORED,
+            seen=lane,
+        )
+        if opened is None:
+            continue
+        fresh, epoch = opened
+        finish_epoch(client, fresh, epoch)
+        claimants_load(lane.id, client=client)
+        reopened.append((lane.id, epoch.epoch))
+    return reopened

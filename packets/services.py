@@ -1,0 +1,422 @@
+"""What may be done to packets and gates. Each function is one business act: keyword-only, checked
+first, written in one transaction, Postgres before Redis.
+
+Bad input raises `ServiceError` and changes nothing; an act on a packet in the wrong state raises
+`TransitionRefused`. States change by conditional UPDATEs that look at the row count.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import secrets
+import uuid
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any
+
+import redis.exceptions
+import structlog
+from django.db import transaction
+from django.db.models import F, Sum
+
+from engine.lib import clock
+from engine.lib.audit import audit_record
+from engine.lib.crypto import encrypt
+from engine.lib.errors import ServiceError, TransitionRefused
+from engine.lib.redis import stock as stock_client
+from packets import ledger, proof, recovery, splitting, stock
+from packets.claiming import eligibility
+from packets.claiming.registry import registry
+from packets.claiming.sync import password_key
+from packets.models import (
+    MAX_LANES,
+    Account,
+    Gate,
+    Lane,
+    LaneCursor,
+    LaneEpoch,
+    Packet,
+    PacketTarget,
+    Transfer,
+)
+
+log = structlog.get_logger(__name__)
+
+SEED_BYTES = 16
+# Lanes are chosen so that one lane's row lock isn't the limit of a big pool: a lane commits several
+# thousand claims a second, and a pool of a million portions is claimed by many processes.
+PORTIONS_PER_LANE = 62_500
+MAX_WINDOW_DAYS = 400
+TARGETS_CHUNK = 5_000
+
+
+# --- gates --------------------------------------------------------------------------------------------
+
+
+def gate_create(*, key: str) -> Gate:
+    """A gate of this name, shut; the existing one where there is one."""
+    gate, _ = Gate.objects.get_or_create(key=key)
+    return gate
+
+
+def gate_set(*, gate_id: int, state: str, reason: str = "", actor: str) -> None:
+    """Open, pause or close a gate: in Postgres, which every commit reads, then in Redis's flags.
+
+    The flags only spare Postgres the asking; if Redis can't be reached they are mended by the first
+    claim that meets the gate.
+    """
+    if state not in Gate.State.values:
+        raise ServiceError("state", "unknown_state", f"a gate is {', '.join(Gate.State.values)}")
+    with transaction.atomic():
+        gate = Gate.objects.select_for_update().get(id=gate_id)
+        before = gate.state
+        gate.state, gate.reason = state, reason
+        gate.save(update_fields=["state", "reason", "changed_at"])
+        audit_record(
+            actor=actor,
+            action=f"gate.{state}",
+            object_type="gate",
+            object_id=gate.key,
+            before={"state": before},
+            after={"state": state},
+            reason=reason,
+        )
+        transaction.on_commit(partial(_push_gate, gate))
+
+
+def _push_gate(gate: Gate) -> None:
+    packets = Packet.objects.filter(state__in=[Packet.State.OPEN, Packet.State.PAUSED])
+    if gate.key != Gate.ALL:
+        packets = packets.filter(gate=gate)
+    for packet_id in packets.values_list("id", flat=True):
+        _push_flags(packet_id)
+
+
+def _push_flags(packet_id: uuid.UUID) -> None:
+    registry.forget(packet_id)
+    try:
+        stock.push_flags(stock_client(), packet_id)
+    except redis.exceptions.RedisError as error:
+        log.warning("flags_not_pushed", packet=packet_id.hex, error=type(error).__name__)
+
+
+# --- creating -----------------------------------------------------------------------------------------
+
+
+def packet_check(
+    *,
+    total_fen: int,
+    count: int,
+    strategy: str = "lucky",
+    min_fen: int = 1,
+    max_fen: int | None = None,
+    evenness: int = 2,
+    tiers: Sequence[tuple[int, int]] = (),
+    remainder: str = "lucky",
+    lane_count: int | None = None,
+) -> tuple[splitting.Rules, int]:
+    """The effective rules and the number of lanes, or a ServiceError that names the field."""
+    for field, value in (("strategy", strategy), ("remainder", remainder)):
+        if value not in Packet.Strategy.values:
+            names = ", ".join(Packet.Strategy.values)
+            raise ServiceError(field, "unknown_strategy", f"must be one of {names}")
+    rules = splitting.Rules(
+        strategy=splitting.Strategy(strategy),
+        total_fen=total_fen,
+        count=count,
+        min_fen=min_fen,
+        max_fen=max_fen,
+        evenness=evenness,
+        tiers=tuple(splitting.Tier(amount, quantity) for amount, quantity in tiers),
+        remainder=splitting.Strategy(remainder),
+    )
+    try:
+        splitting.validate(rules)
+        rules = splitting.effective(rules)
+        lanes = lane_count or min(MAX_LANES, max(1, count // PORTIONS_PER_LANE))
+        if not 1 <= lanes <= min(MAX_LANES, count):
+            raise ServiceError(
+                "lane_count", "out_of_range", f"must lie in 1..{min(MAX_LANES, count)}"
+            )
+        splitting.lanes(rules, lanes)
+    except splitting.SplittingError as error:
+        raise ServiceError(error.field, error.code, error.message) from error
+    return rules, lanes
+
+
+def packet_create(
+    *,
+    funder: Account,
+    gate: Gate,
+    total_fen: int,
+    count: int,
+    opens_at: dt.datetime,
+    closes_at: dt.datetime,
+    client_apps: Sequence[int],
+    strategy: str = "lucky",
+    min_fen: int = 1,
+    max_fen: int | None = None,
+    evenness: int = 2,
+    tiers: Sequence[tuple[int, int]] = (),
+    remainder: str = "lucky",
+    lane_count: int | None = None,
+    name: str = "",
+    targeted: bool = False,
+    group: str = "",
+    new_only: bool = False,
+    min_account_age_days: int = 0,
+    password: str = "",
+    packet_id: uuid.UUID | None = None,
+) -> Packet:
+    """Write down a packet as a draft: no money moves and nobody can see it yet.
+
+    Its seed is drawn here and its commitment fixed, over the rules in their canonical form.
+    """
+    rules, lanes = packet_check(
+        total_fen=total_fen,
+        count=count,
+        strategy=strategy,
+        min_fen=min_fen,
+        max_fen=max_fen,
+        evenness=evenness,
+        tiers=tiers,
+        remainder=remainder,
+        lane_count=lane_count,
+    )
+    if closes_at <= opens_at:
+        raise ServiceError("closes_at", "ends_before_start", "must be later than opens_at")
+    if closes_at - opens_at > dt.timedelta(days=MAX_WINDOW_DAYS):
+        raise ServiceError(
+            "closes_at", "window_too_long", f"a packet is open for at most {MAX_WINDOW_DAYS} days"
+        )
+    if not client_apps:
+        raise ServiceError("client_apps", "empty", "name at least one client app, or nobody can claim")
+    if len(password) > eligibility.PASSWORD_MAX_CHARS:
+        raise ServiceError(
+            "password", "too_long", f"at most {eligibility.PASSWORD_MAX_CHARS} characters"
+        )
+    packet_id = packet_id or uuid.uuid4()
+    seed = secrets.token_bytes(SEED_BYTES)
+    canonical = proof.canonical_rules(packet_id.hex, rules, lanes, funder.currency)
+    return Packet.objects.create(
+        id=packet_id,
+        name=name,
+        gate=gate,
+        funder=funder,
+        currency=funder.currency,
+        strategy=strategy,
+        total_fen=rules.total_fen,
+        count=rules.count,
+        min_fen=rules.min_fen,
+        max_fen=rules.max_fen,
+        evenness=rules.evenness,
+        tiers=[[tier.amount_fen, tier.quantity] for tier in rules.tiers],
+        remainder=remainder,
+        lane_count=lanes,
+        opens_at=opens_at,
+        closes_at=closes_at,
+        client_apps=list(client_apps),
+        targeted=targeted,
+        group=group,
+        new_only=new_only,
+        min_account_age_days=min_account_age_days,
+        password_hash=eligibility.password_digest(packet_id, password, password_key())
+        if password
+        else "",
+        seed_encrypted=encrypt(seed),
+        commitment=proof.commitment(seed, canonical),
+        home_key=secrets.token_bytes(16),
+    )
+
+
+def packet_targets_add(*, packet_id: uuid.UUID, participants: Iterable[bytes]) -> int:
+    """Put people on a targeted packet's list; those who are on it stay. Returns how many are new."""
+    before = PacketTarget.objects.filter(packet_id=packet_id).count()
+    PacketTarget.objects.bulk_create(
+        (PacketTarget(packet_id=packet_id, participant=who) for who in participants),
+        batch_size=TARGETS_CHUNK,
+        ignore_conflicts=True,
+    )
+    return PacketTarget.objects.filter(packet_id=packet_id).count() - before
+
+
+# --- life ---------------------------------------------------------------------------------------------
+
+
+def _refuse(packet_id: uuid.UUID, wanted: tuple[str, ...]) -> TransitionRefused:
+    state = Packet.objects.values_list("state", flat=True).get(id=packet_id)
+    return TransitionRefused(f"packet {packet_id.hex}", state, wanted)
+
+
+def _audit(packet: Packet, action: str, actor: str, reason: str = "", **after: Any) -> None:
+    audit_record(
+        actor=actor,
+        action=f"packet.{action}",
+        object_type="packet",
+        object_id=packet.id.hex,
+        after={"state": packet.state, **after},
+        reason=reason,
+    )
+
+
+def packet_open(*, packet_id: uuid.UUID, actor: str) -> Packet:
+    """Move the packet's money into its escrow, cut it into lanes and offer them.
+
+    The beacon is drawn now, when the rules and the seed are long committed, so that whoever chose
+    the seed couldn't choose the portions.
+    """
+    with transaction.atomic():
+        beacon = secrets.token_bytes(SEED_BYTES)
+        opened = Packet.objects.filter(id=packet_id, state=Packet.State.DRAFT).update(
+            state=Packet.State.OPEN,
+            opened_at=clock.now(),
+            beacon=beacon.hex(),
+            beacon_commitment=hashlib.sha256(beacon).hexdigest(),
+        )
+        if not opened:
+            raise _refuse(packet_id, (Packet.State.DRAFT,))
+        packet = Packet.objects.select_related("funder").get(id=packet_id)
+        lanes, epochs = _lanes_create(packet)
+        escrow = ledger.account_get_or_create(
+            kind=Account.Kind.ESCROW, owner=packet.id.hex, currency=packet.currency
+        )
+        Packet.objects.filter(id=packet_id).update(escrow=escrow)
+        ledger.post(
+            [
+                ledger.Entry(
+                    reference=f"open:{packet.id.hex}",
+                    kind=Transfer.Kind.OPEN,
+                    debit_account_id=packet.funder_id,
+                    credit_account_id=escrow.id,
+                    amount_fen=packet.total_fen,
+                    currency=packet.currency,
+                )
+            ]
+        )
+        _audit(packet, "open", actor, total_fen=packet.total_fen, count=packet.count)
+        transaction.on_commit(partial(_load_new, packet_id, lanes, epochs))
+    packet.refresh_from_db()
+    return packet
+
+
+def _lanes_create(packet: Packet) -> tuple[list[Lane], list[LaneEpoch]]:
+    shares = splitting.lanes(
+        stock.rules_of(packet), packet.lane_count, stock.stream_seed(packet)
+    )
+    lease = clock.now() + dt.timedelta(seconds=recovery.LOADER_LEASE_S)
+    lanes = Lane.objects.bulk_create(
+        Lane(
+            packet=packet,
+            number=number,
+            total_fen=share.total_fen,
+            count=share.count,
+            tiers=list(share.tiers),
+            buckets=stock.buckets_for(share.count),
+            epoch=1,
+            loader=uuid.uuid4(),
+            loader_until=lease,
+        )
+        for number, share in enumerate(shares)
+    )
+    LaneCursor.objects.bulk_create(LaneCursor(lane=lane) for lane in lanes)
+    epochs = LaneEpoch.objects.bulk_create(
+        LaneEpoch(
+            lane=lane,
+            epoch=1,
+            left_fen=lane.total_fen,
+            left_count=lane.count,
+            tiers_left=lane.tiers,
+            cause=LaneEpoch.Cause.OPENED,
+        )
+        for lane in lanes
+    )
+    return lanes, epochs
+
+
+def _load_new(packet_id: uuid.UUID, lanes: list[Lane], epochs: list[LaneEpoch]) -> None:
+    registry.forget(packet_id)
+    try:
+        for lane, epoch in zip(lanes, epochs, strict=True):
+            recovery.finish_epoch(stock_client(), lane, epoch)
+    except redis.exceptions.RedisError as error:
+        # The packet is open in Postgres; its first claim, or the sweep, loads what is missing.
+        log.warning("packet_not_loaded", packet=packet_id.hex, error=type(error).__name__)
+
+
+def _switch(packet_id: uuid.UUID, old: str, new: str, actor: str, reason: str) -> Packet:
+    with transaction.atomic():
+        if not Packet.objects.filter(id=packet_id, state=old).update(state=new):
+            raise _refuse(packet_id, (old,))
+        packet = Packet.objects.get(id=packet_id)
+        _audit(packet, "pause" if new == Packet.State.PAUSED else "resume", actor, reason)
+        transaction.on_commit(partial(_push_flags, packet_id))
+    return packet
+
+
+def packet_pause(*, packet_id: uuid.UUID, actor: str, reason: str = "") -> Packet:
+    return _switch(packet_id, Packet.State.OPEN, Packet.State.PAUSED, actor, reason)
+
+
+def packet_resume(*, packet_id: uuid.UUID, actor: str, reason: str = "") -> Packet:
+    return _switch(packet_id, Packet.State.PAUSED, Packet.State.OPEN, actor, reason)
+
+
+def packet_close(*, packet_id: uuid.UUID, actor: str, reason: str = "") -> Packet:
+    """Close for good and give what nobody claimed back to the funder, once.
+
+    The lanes are locked in id order, so that a commit comes wholly before or is refused; the amount
+    is what the lanes haven't given, whether or not their claims are settled.
+    """
+    wanted = (Packet.State.OPEN, Packet.State.PAUSED)
+    with transaction.atomic():
+        lanes = Lane.objects.select_for_update(no_key=True).filter(packet_id=packet_id)
+        list(lanes.order_by("id").values_list("id", flat=True))
+        closed = Packet.objects.filter(id=packet_id, state__in=wanted).update(
+            state=Packet.State.CLOSED, closed_at=clock.now()
+        )
+        if not closed:
+            raise _refuse(packet_id, wanted)
+        Lane.objects.filter(packet_id=packet_id).update(
+            state=Lane.State.CLOSED, loader=None, loader_until=None
+        )
+        packet = Packet.objects.get(id=packet_id)
+        left_fen = Lane.objects.filter(packet_id=packet_id).aggregate(
+            left=Sum(F("total_fen") - F("claimed_fen"))
+        )["left"]
+        if left_fen:
+            assert packet.escrow_id is not None
+            ledger.post(
+                [
+                    ledger.Entry(
+                        reference=f"close:{packet.id.hex}",
+                        kind=Transfer.Kind.CLOSE,
+                        debit_account_id=packet.escrow_id,
+                        credit_account_id=packet.funder_id,
+                        amount_fen=left_fen,
+                        currency=packet.currency,
+                    )
+                ]
+            )
+        _audit(packet, "close", actor, reason, returned_fen=left_fen)
+        transaction.on_commit(partial(_push_flags, packet_id))
+    return packet
+
+
+EXPIRE_BATCH = 200  # packets closed by one sweep
+
+
+def packets_expire_due(*, actor: str = "clock") -> int:
+    """Close the packets whose window is over, past the grace of commits under way."""
+    due = Packet.objects.filter(
+        state__in=[Packet.State.OPEN, Packet.State.PAUSED],
+        closes_at__lt=clock.now() - dt.timedelta(seconds=2),
+    ).order_by("closes_at")
+    closed = 0
+    for packet_id in due.values_list("id", flat=True)[:EXPIRE_BATCH]:
+        try:
+            packet_close(packet_id=packet_id, actor=actor, reason="the window is over")
+            closed += 1
+        except TransitionRefused:
+            continue  # somebody closed it in the meantime
+    return closed
