@@ -45,9 +45,9 @@ def stranded_sweep() -> None:
     stranded_adopt_due()
 
 
-@shared_task(name="packets.tasks.claimants_load")
-def claimants_load(lane_id: int) -> None:
+@shared_task(name="packets.tasks.load_claimants")
+def load_claimants(lane_id: int) -> None:
     """Load a lane's winners into Redis after its stock was rebuilt."""
-    from packets.recovery import claimants_load as load
+    from packets.recovery import claimants_load
 
-    load(lane_id)
+    claimants_load(lane_id)
