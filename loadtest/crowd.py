@@ -19,7 +19,6 @@ from typing import Any
 import gevent
 from locust import FastHttpUser, events, task
 from locust.env import Environment
-from locust.exception import StopUser
 
 from loadtest.answers import Answer, AnswerLog, Kind, read_claim_answer, read_log
 from loadtest.plan import Errand, Plan, people_of
@@ -70,6 +69,7 @@ class Crowd:
         self.packet_url = f"/api/v1/packets/{orders.packet}"
         self.claim_url = f"{self.packet_url}/claims"
         self.random = random.Random(orders.seed)
+        self.sent_home = False
 
     def headers_for(self, user: str) -> dict[str, str]:
         token = mint_token(user=user, kid=self.orders.kid, secret=self.orders.secret)
@@ -111,9 +111,10 @@ class Hand(FastHttpUser):
         assert crowd is not None
         errand = crowd.plan.next_errand()
         if errand is None:
-            if crowd.plan.finished:
+            if crowd.plan.finished and not crowd.sent_home:
+                crowd.sent_home = True
+                # Quitting waits for the hands, this one too, so it runs beside them.
                 gevent.spawn(self.environment.runner.quit)
-                raise StopUser()
             gevent.sleep(IDLE_S)
             return
         try:

@@ -263,7 +263,8 @@ def run(options: Options, console: Console) -> int:
     whole = options.ask_again is not None or len(totals.asked) == options.people
     if not whole:
         console.print(f"only {len(totals.asked):,} of {options.people:,} people came to ask")
-    money_ok, money = True, {}
+    money_ok = True
+    money: dict[str, object] = {}
     if options.money:
         money_ok, money = money_check(target, packet, files, console)
     figures = {
