@@ -9,6 +9,7 @@ import json
 import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import redis
 
@@ -97,7 +98,7 @@ def shape(rng: random.Random, strategy: Strategy, family: str) -> Rules:
     return effective(Rules(strategy, evenness=rng.choice(EVENNESS_CHOICES), **_bounds(rng, family)))
 
 
-def _bounds(rng: random.Random, family: str) -> dict[str, int]:
+def _bounds(rng: random.Random, family: str) -> dict[str, Any]:
     count = rng.choice([1, 2, 3, rng.randint(2, 12), rng.randint(2, 60)])
     least = rng.choice([1, 1, rng.randint(1, 30)])
     match family:
