@@ -74,7 +74,7 @@ def _test_database() -> str:
     return str(connection.settings_dict["NAME"])
 
 
-# --- private servers, for tests that break them -----------------------------------------------------
+# --- private servers, for tests that break them ---------------------------------------------------
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,11 +14,14 @@ import pytest
 from engine.lib.env import read_env_file
 from engine.run import spawn
 from engine.run.paths import CHECKOUT, Places, free_port
+from tests import servers
 from tests.servers import FOREIGN
 
 # Seconds; migrations and the demo campaign are included, on two busy cores.
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 45.0
+# Collected assets take longer than all the rest of a start and are the same for every copy.
+ASSETS = ("static", "static.stamp")
 
 
 class Copy:
@@ -33,7 +37,7 @@ class Copy:
         self.supervisor: subprocess.Popen[bytes] | None = None
 
     @property
-    def _environ(self) -> dict[str, str]:
+    def environ(self) -> dict[str, str]:
         kept = {
             name: value
             for name, value in os.environ.items()
@@ -53,11 +57,12 @@ class Copy:
         return read_env_file(self.places.env_file)
 
     def start(self, *extra: str, timeout_s: float = START_TIMEOUT_S) -> None:
+        self._lend_assets()
         with self.console.open("ab") as output:
             self.supervisor = subprocess.Popen(
                 [sys.executable, "-m", "engine.run", "up", "--with-parent", *extra],
                 cwd=CHECKOUT,
-                env=self._environ,
+                env=self.environ,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -72,6 +77,19 @@ class Copy:
         spawn.wait_until(settled, timeout_s)
         if b"\nready:" not in self._said(size):
             pytest.fail("the copy did not get ready:\n" + self.text())
+        self._keep_assets()
+
+    def _lend_assets(self) -> None:
+        kept = _kept_assets()
+        if kept is not None and (kept / ASSETS[1]).exists() and not self.places.root.exists():
+            shutil.copytree(kept, self.places.root)
+
+    def _keep_assets(self) -> None:
+        kept = _kept_assets()
+        if kept is not None and not kept.exists():
+            kept.mkdir()
+            shutil.copytree(self.places.root / ASSETS[0], kept / ASSETS[0])
+            shutil.copy(self.places.root / ASSETS[1], kept / ASSETS[1])
 
     def _said(self, since: int) -> bytes:
         return b"\n" + self.console.read_bytes()[max(0, since - 1) :]
@@ -113,7 +131,7 @@ class Copy:
         return subprocess.run(
             [sys.executable, "manage.py", *arguments],
             cwd=CHECKOUT,
-            env=self._environ,
+            env=self.environ,
             capture_output=True,
             text=True,
             timeout=timeout_s,
@@ -136,3 +154,8 @@ class Copy:
                 self.supervisor.kill()
                 self.supervisor.wait()
         spawn.kill_strays(self.places.root)
+
+
+def _kept_assets() -> Path | None:
+    """A folder that lasts as long as this test session."""
+    return None if servers.running is None else servers.running.places.root / "assets"

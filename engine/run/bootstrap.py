@@ -49,9 +49,9 @@ def make() -> None:
     shutil.rmtree(VENV, ignore_errors=True)
     without = [sys.executable, "-m", "venv", "--without-pip", str(VENV)]
     pip = [sys.executable, "-m", "pip", "--python", str(PYTHON), "install", "-q", "pip"]
-    if all(subprocess.run(step, capture_output=True).returncode == 0 for step in (without, pip)):
-        if works():
-            return
+    done = all(subprocess.run(step, capture_output=True).returncode == 0 for step in (without, pip))
+    if done and works():
+        return
     shutil.rmtree(VENV, ignore_errors=True)
     print(made.stdout + made.stderr, file=sys.stderr)
     sys.exit(

@@ -79,12 +79,14 @@ def http_door(config: Config, name: str, environ: Mapping[str, str]) -> Service:
 def worker(config: Config, environ: Mapping[str, str]) -> Service:
     command = [sys.executable, "-m", "celery", "-A", "engine.run.celery_app", "worker"]
     command += ["-Q", QUEUES, "-c", str(CONCURRENCY), "--prefetch-multiplier", "1"]
-    command += ["--without-gossip", "--without-mingle", "--without-heartbeat", "-l", "INFO"]
+    command += ["--without-gossip", "--without-mingle", "--without-heartbeat", "-l", "WARNING"]
     return _celery(config.places, "worker", 2, command, environ, WARM_SHUTDOWN_S)
 
 
 def beat(config: Config, environ: Mapping[str, str]) -> Service:
-    command = [sys.executable, "-m", "celery", "-A", "engine.run.celery_app", "beat", "-l", "INFO"]
+    command = [sys.executable, "-m", "celery", "-A", "engine.run.celery_app", "beat"]
+    # At INFO it would write a line for every sweep of every second.
+    command += ["-l", "WARNING"]
     # In memory: every entry runs within seconds, so there is nothing worth a file that a kill
     # could spoil.
     command += ["--scheduler", "celery.beat:Scheduler", "--pidfile="]

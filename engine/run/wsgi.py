@@ -14,6 +14,7 @@ from engine.run.child import die_with_parent
 if "LAISEE_RUN_PROCESS" in os.environ:
     die_with_parent(signal.SIGKILL, os.getppid())
 
-from engine.wsgi import application  # noqa: E402 - a worker must be tied before it loads for long
+# After the lines above: a worker must be tied before it loads for long.
+from engine.wsgi import application
 
 __all__ = ["application"]
