@@ -198,7 +198,8 @@ def packet_create(
         )
     packet_id = packet_id or uuid.uuid4()
     seed = secrets.token_bytes(SEED_BYTES)
-    canonical = proof.canonical_rules(packet_id.hex, rules, lanes, funder.currency)
+    shares = splitting.lanes(rules, lanes, seed)
+    canonical = proof.canonical_rules(packet_id.hex, rules, shares, funder.currency)
     return Packet.objects.create(
         id=packet_id,
         name=name,
@@ -301,9 +302,7 @@ def packet_open(*, packet_id: uuid.UUID, actor: str) -> Packet:
 
 
 def _lanes_create(packet: Packet) -> tuple[list[Lane], list[LaneEpoch]]:
-    shares = splitting.lanes(
-        stock.rules_of(packet), packet.lane_count, stock.stream_seed(packet)
-    )
+    shares = stock.shares_of(packet)
     lease = clock.now() + dt.timedelta(seconds=recovery.LOADER_LEASE_S)
     lanes = Lane.objects.bulk_create(
         Lane(

@@ -84,6 +84,13 @@ def stream_seed(packet: Packet) -> bytes:
     return proof.stream_seed(decrypt(packet.seed_encrypted), bytes.fromhex(packet.beacon))
 
 
+def shares_of(packet: Packet) -> list[splitting.LaneShare]:
+    """How the packet is cut into lanes; the seed's commitment covers it (odd prizes go by the seed)."""
+    return splitting.lanes(
+        rules_of(packet), packet.lane_count, decrypt(packet.seed_encrypted)
+    )
+
+
 def lane_flags(packet: Packet, lane: Lane, gates_open: bool) -> dict[str, str | int]:
     """What staff can change while a lane is loaded."""
     if lane.state == Lane.State.CLOSED or packet.state == Packet.State.CLOSED:
