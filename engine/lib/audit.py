@@ -1,8 +1,8 @@
 """The audit log: who did what to which object, in an order that can't be rewritten unseen.
 
 `audit_record` inserts one event in the caller's transaction: what is undone leaves no event, and
-what is done can't be without one. Ids, time and hashes come from `engine/sql/audit.sql`; this module
-recomputes them. Inserting locks the end of the chain until the transaction ends, so record last.
+what is done can't be without one. Ids, time and hashes come from `engine/sql/audit.sql`; this
+module recomputes them. Inserting locks the end of the chain until the transaction ends, so record last.
 """
 
 from __future__ import annotations

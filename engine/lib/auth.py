@@ -404,3 +404,10 @@ class IsParticipant(BasePermission):
 def sign_client_token(*, kid: str, alg: str, material: Any, claims: Mapping[str, Any]) -> str:
     """A signed client token; the inverse of `verify_client_token`, for mints and tests."""
     return jwt.encode(dict(claims), material, algorithm=alg, headers={"kid": kid})
+
+
+def scopes_known() -> tuple[str, ...]:
+    """Every scope that an API key can have."""
+    from engine.models import ApiKey
+
+    return tuple(ApiKey.Scope.values)
