@@ -193,7 +193,9 @@ def invariants_check(
     with transaction.atomic(durable=True), connection.cursor() as cursor:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         # Compiling these one-off queries costs more than it saves.
-        cursor.execute("SELECT set_config('jit', 'off', true), set_config('work_mem', '64MB', true)")
+        cursor.execute(
+            "SELECT set_config('jit', 'off', true), set_config('work_mem', '64MB', true)"
+        )
 
         def ask(query: str) -> list[tuple[Any, ...]]:
             left_ms = limit_ms - int((clock() - started) * 1000)
@@ -205,7 +207,9 @@ def invariants_check(
                 return cursor.fetchall()
             except OperationalError as error:
                 if sqlstate(error) == _QUERY_CANCELED:
-                    raise AuditUnfinished(f"the checks were not done within {limit_ms} ms") from error
+                    raise AuditUnfinished(
+                        f"the checks were not done within {limit_ms} ms"
+                    ) from error
                 raise
 
         taken_at = ask("SELECT now()")[0][0]

@@ -21,8 +21,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from django.db import IntegrityError, connection, transaction
 from django.db import Error as DatabaseError
+from django.db import IntegrityError, connection, transaction
 
 from engine.lib.money import CURRENCY
 from packets.models import Account, Transfer
