@@ -12,7 +12,7 @@ import uuid
 from django.db import transaction
 
 from campaign.models import Campaign
-from engine.lib.errors import ServiceError
+from engine.lib.errors import ServiceError, TransitionRefused
 from packets import services as packet_services
 from packets.models import Gate, Packet
 
@@ -40,26 +40,31 @@ def campaign_converge(*, campaign_id: uuid.UUID, actor: str, reason: str = "") -
     opening = campaign.state == State.LIVE
     if not opening:
         _gate_follow(campaign_id, actor, reason)
-    packets = list(Packet.objects.filter(campaign_link__campaign=campaign).order_by("id"))
-    match State(campaign.state):
-        case State.LIVE | State.PAUSED:
-            for packet in packets:
-                if packet.state == Packet.State.DRAFT:
-                    packet_services.packet_open(packet_id=packet.pk, actor=actor)
-        case State.ENDED | State.KILLED:
-            for packet in packets:
-                if packet.state in (Packet.State.OPEN, Packet.State.PAUSED):
-                    packet_services.packet_close(
-                        packet_id=packet.pk, actor=actor, reason=reason or campaign.state
-                    )
-        case State.DRAFT | State.SETTLED:
-            pass
+    for packet in Packet.objects.filter(campaign_link__campaign=campaign).order_by("id"):
+        _packet_follow(campaign, packet, actor, reason)
     if opening:
         _gate_follow(campaign_id, actor, reason)
     current = Campaign.objects.select_related("gate", "account").get(pk=campaign_id)
     if current.state != campaign.state:  # moved by somebody while we worked
         return campaign_converge(campaign_id=campaign_id, actor=actor, reason=reason)
     return current
+
+
+def _packet_follow(campaign: Campaign, packet: Packet, actor: str, reason: str) -> None:
+    try:
+        match State(campaign.state):
+            case State.LIVE | State.PAUSED:
+                if packet.state == Packet.State.DRAFT:
+                    packet_services.packet_open(packet_id=packet.pk, actor=actor)
+            case State.ENDED | State.KILLED:
+                if packet.state in (Packet.State.OPEN, Packet.State.PAUSED):
+                    packet_services.packet_close(
+                        packet_id=packet.pk, actor=actor, reason=reason or campaign.state
+                    )
+            case State.DRAFT | State.SETTLED:
+                pass
+    except TransitionRefused:
+        pass  # somebody else, converging too or ending the packet's window, was faster
 
 
 def _gate_state(state: str) -> Gate.State:

@@ -21,9 +21,9 @@ from django.db.models import Sum
 
 from campaign import selectors, services
 from campaign.models import Campaign
-from engine.lib import crypto
+from engine.lib import auth, crypto
 from engine.lib.clock import now
-from engine.models import ClientApp, ClientKey
+from engine.models import ApiKey, ClientApp, ClientKey
 from packets.models import Lane, Packet
 
 ACTOR = "system:seed_demo"
@@ -190,22 +190,47 @@ def _exhausted(packet: Packet) -> bool:
 
 
 def _client_key(app: ClientApp) -> dict[str, str]:
+    """The app's HS256 key; one that was revoked or whose ciphertext can't be read is renewed."""
     kid = f"demo-{_derived('kid').hex()[:12]}"
     secret = _word("client_key")
-    ClientKey.objects.get_or_create(
-        kid=kid,
-        defaults={
-            "client_app": app,
-            "alg": ClientKey.Algorithm.HS256,
-            "secret_encrypted": crypto.encrypt(secret.encode()),
-            "label": "demo",
-        },
-    )
+    row = ClientKey.objects.filter(kid=kid).first()
+    if row is None or row.revoked_at is not None or not _readable(row.secret_encrypted):
+        ClientKey.objects.update_or_create(
+            kid=kid,
+            defaults={
+                "client_app": app,
+                "alg": ClientKey.Algorithm.HS256,
+                "secret_encrypted": crypto.encrypt(secret.encode()),
+                "label": "demo",
+                "revoked_at": None,
+            },
+        )
     return {"kid": kid, "secret": secret}
 
 
+def _readable(stored: str) -> bool:
+    try:
+        crypto.decrypt(stored)
+    except crypto.UnreadableSecret:
+        return False
+    return True
+
+
 def _api_key(app: ClientApp) -> str:
-    raise NotImplementedError
+    entropy = _derived("api_key:1") + _derived("api_key:2")
+    key = auth.api_key_text(entropy[: auth.API_KEY_ENTROPY_BYTES])
+    ApiKey.objects.update_or_create(
+        prefix=auth.api_key_prefix(key),
+        defaults={
+            "client_app": app,
+            "hash": auth.api_key_hash(key),
+            "scopes": list(auth.scopes_known()),
+            "name": "demo",
+            "revoked_at": None,
+            "expires_at": None,
+        },
+    )
+    return key
 
 
 def _staff(name: str, permissions: tuple[str, ...]) -> StaffMember:

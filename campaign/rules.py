@@ -6,8 +6,6 @@ Each check raises `ServiceError` naming the field, a code and the reason; none w
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
-from typing import Any
 
 from campaign import selectors
 from campaign.models import Campaign
@@ -24,27 +22,8 @@ def check_budget(budget_fen: int) -> None:
 
 def check_window(starts_at: dt.datetime, ends_at: dt.datetime) -> None:
     if ends_at <= starts_at:
-        raise ServiceError("ends_at", "end_before_start", "the campaign would end before it starts")
-
-
-def check_packet(total_fen: int, count: int, cut: Mapping[str, Any]) -> None:
-    """The shapes that no strategy could cut, refused before anything else is looked at."""
-    low, high = cut.get("min_fen", 1), cut.get("max_fen")
-    if count < 1:
-        raise ServiceError("count", "no_portions", f"a packet has at least 1 portion, not {count}")
-    if low * count > total_fen:
         raise ServiceError(
-            "min_fen",
-            "min_above_total",
-            f"{count} portions of at least {low} fen are {low * count} fen, "
-            f"more than the total of {total_fen} fen",
-        )
-    if high is not None and high * count < total_fen:
-        raise ServiceError(
-            "max_fen",
-            "max_below_total",
-            f"{count} portions of at most {high} fen are {high * count} fen, "
-            f"less than the total of {total_fen} fen",
+            "ends_at", "ends_before_start", "the campaign would end before it starts"
         )
 
 

@@ -124,10 +124,9 @@ def campaign_packet_add(
                 f"campaign {campaign.slug}", campaign.state, (State.DRAFT, State.LIVE, State.PAUSED)
             )
         opens_at, closes_at = opens_at or campaign.starts_at, closes_at or campaign.ends_at
-        rules.check_packet(total_fen, count, cut)
         if closes_at <= opens_at:
             raise ServiceError(
-                "closes_at", "end_before_start", "the packet would close before it opens"
+                "closes_at", "ends_before_start", "the packet would close before it opens"
             )
         if opens_at < campaign.starts_at or closes_at > campaign.ends_at:
             raise ServiceError(
@@ -153,14 +152,14 @@ def campaign_packet_add(
         )
         CampaignPacket.objects.create(campaign=campaign, packet=packet, order=place + 1)
         Campaign.objects.filter(pk=campaign.pk).update(version=F("version") + 1)
+        if campaign.state != State.DRAFT:
+            packet = packet_services.packet_open(packet_id=packet.pk, actor=actor)
         _audit(
             campaign,
             actor,
             "packet_add",
             after={"packet": packet.public_id, "total_fen": total_fen, "count": count},
         )
-    campaign_converge(campaign_id=campaign_id, actor=actor)
-    packet.refresh_from_db()
     return packet
 
 
@@ -190,39 +189,48 @@ def campaign_budget_set(*, campaign_id: uuid.UUID, budget_fen: int, actor: str) 
 
 
 def campaign_launch(*, campaign_id: uuid.UUID, actor: str) -> Campaign:
-    """draft → live: the whole budget enters the campaign's account, then its packets open."""
+    """draft → live: the whole budget enters the campaign's account, and its packets open.
+
+    All of it or nothing: a packet that can't open undoes the launch.
+    """
     with transaction.atomic():
-        campaign = _transition(campaign_id, (State.DRAFT,), State.LIVE, actor, "launch")
+        campaign = _transition(campaign_id, (State.DRAFT,), State.LIVE)
         if not campaign.links.exists():
             raise ServiceError("packets", "blank", "a campaign without packets can't be launched")
-        if campaign.ends_at <= now():
-            raise ServiceError("ends_at", "in_the_past", "its end has passed already")
         rules.check_sum(campaign, extra_fen=0)
+        over = Packet.objects.filter(campaign_link__campaign=campaign, closes_at__lte=now())
+        if campaign.ends_at <= now() or over.exists():
+            raise ServiceError(
+                "ends_at", "in_the_past", "the end of the campaign or of a packet has passed"
+            )
         _fund(campaign, campaign.budget_fen, f"fund:{campaign.pk.hex}")
+        for link in campaign.links.order_by("packet"):
+            packet_services.packet_open(packet_id=link.packet_id, actor=actor)
+        _audit(campaign, actor, "launch", *_states(State.DRAFT, State.LIVE))
     return campaign_converge(campaign_id=campaign_id, actor=actor)
 
 
 def campaign_pause(*, campaign_id: uuid.UUID, actor: str, reason: str = "") -> Campaign:
     """live → paused: no portion is given until it is resumed; no money moves."""
-    _transition(campaign_id, (State.LIVE,), State.PAUSED, actor, "pause", reason)
+    _move(campaign_id, (State.LIVE,), State.PAUSED, actor, "pause", reason)
     return campaign_converge(campaign_id=campaign_id, actor=actor, reason=reason)
 
 
 def campaign_resume(*, campaign_id: uuid.UUID, actor: str, reason: str = "") -> Campaign:
     """paused → live."""
-    _transition(campaign_id, (State.PAUSED,), State.LIVE, actor, "resume", reason)
+    _move(campaign_id, (State.PAUSED,), State.LIVE, actor, "resume", reason)
     return campaign_converge(campaign_id=campaign_id, actor=actor, reason=reason)
 
 
 def campaign_kill(*, campaign_id: uuid.UUID, actor: str, reason: str = "") -> Campaign:
     """live or paused → killed, for good: what nobody claimed returns to the campaign's account."""
-    _transition(campaign_id, (State.LIVE, State.PAUSED), State.KILLED, actor, "kill", reason)
+    _move(campaign_id, (State.LIVE, State.PAUSED), State.KILLED, actor, "kill", reason)
     return campaign_converge(campaign_id=campaign_id, actor=actor, reason=reason)
 
 
 def campaign_end(*, campaign_id: uuid.UUID, actor: str, reason: str = "") -> Campaign:
     """live or paused → ended: the same move of money as a kill, said as the planned end."""
-    _transition(campaign_id, (State.LIVE, State.PAUSED), State.ENDED, actor, "end", reason)
+    _move(campaign_id, (State.LIVE, State.PAUSED), State.ENDED, actor, "end", reason)
     return campaign_converge(campaign_id=campaign_id, actor=actor, reason=reason)
 
 
@@ -233,9 +241,8 @@ def campaign_settle(*, campaign_id: uuid.UUID, actor: str) -> Campaign:
     money could come back into an account that nobody looks at any more.
     """
     with transaction.atomic():
-        campaign = _transition(
-            campaign_id, (State.ENDED, State.KILLED), State.SETTLED, actor, "settle"
-        )
+        before = campaign_locked(campaign_id).state
+        campaign = _transition(campaign_id, (State.ENDED, State.KILLED), State.SETTLED)
         money = selectors.campaign_money(campaign)
         if money.open_packets:
             raise ServiceError(
@@ -263,6 +270,7 @@ def campaign_settle(*, campaign_id: uuid.UUID, actor: str) -> Campaign:
                     )
                 ]
             )
+        _audit(campaign, actor, "settle", *_states(before, State.SETTLED))
     return Campaign.objects.get(pk=campaign_id)
 
 
@@ -324,24 +332,35 @@ def kill_switch_all(*, on: bool, actor: str, reason: str = "") -> Gate:
 
 
 def _transition(
+    campaign_id: uuid.UUID, sources: tuple[Campaign.State, ...], target: Campaign.State
+) -> Campaign:
+    """The conditional UPDATE. Of any number of callers exactly one finds the row as it wants it."""
+    moved = Campaign.objects.filter(pk=campaign_id, state__in=sources).update(
+        state=target, version=F("version") + 1, changed_at=now()
+    )
+    campaign = campaign_locked(campaign_id)
+    if moved != 1:
+        raise TransitionRefused(f"campaign {campaign.slug}", campaign.state, sources)
+    return campaign
+
+
+def _move(
     campaign_id: uuid.UUID,
     sources: tuple[Campaign.State, ...],
     target: Campaign.State,
     actor: str,
     verb: str,
-    reason: str = "",
-) -> Campaign:
-    """The conditional UPDATE. Of any number of callers exactly one finds the row as it wants it."""
+    reason: str,
+) -> None:
+    """A transition that moves no money by itself."""
     with transaction.atomic():
-        # The lock only serves the audit event's `before`; the UPDATE decides.
-        found = campaign_locked(campaign_id)
-        moved = Campaign.objects.filter(pk=campaign_id, state__in=sources).update(
-            state=target, version=F("version") + 1, changed_at=now()
-        )
-        if moved != 1:
-            raise TransitionRefused(f"campaign {found.slug}", found.state, sources)
-        _audit(found, actor, verb, {"state": found.state}, {"state": str(target)}, reason)
-    return Campaign.objects.get(pk=campaign_id)
+        before = campaign_locked(campaign_id).state
+        campaign = _transition(campaign_id, sources, target)
+        _audit(campaign, actor, verb, *_states(before, target), reason=reason)
+
+
+def _states(before: str, after: str) -> tuple[dict[str, str], dict[str, str]]:
+    return {"state": str(before)}, {"state": str(after)}
 
 
 def _require(campaign: Campaign, states: tuple[Campaign.State, ...]) -> None:

@@ -48,7 +48,6 @@ class Campaign(msgspec.Struct, frozen=True, kw_only=True):
     starts_at: Time
     ends_at: Time
     timezone: str
-    budget_fen: Fen
     currency: Currency
     rules: Text
     packets: list[CampaignPacket]

@@ -1,0 +1,118 @@
+"""Turns what selectors and the claim flow return into the API's shapes."""
+
+from __future__ import annotations
+
+import functools
+import uuid
+
+from msgspec import UNSET
+
+from engine.lib import crypto
+from engine.lib.clock import rfc3339
+from packets import selectors
+from packets.api import schemas
+from packets.claiming.effects import Claimed, Outcome, PacketView
+from packets.models import ClaimState, Lane
+from packets.models import Packet as PacketRow
+
+SECRETS_REMEMBERED = 1_000  # number of packets whose lane numbers or seeds a process keeps
+
+
+def claim_status(state: str | None) -> schemas.ClaimStatus:
+    """A parked claim is safe and waits: to its owner that is `committed`."""
+    return (
+        schemas.ClaimStatus.SETTLED
+        if state == ClaimState.State.SETTLED
+        else schemas.ClaimStatus.COMMITTED
+    )
+
+
+def own_claim(own: selectors.OwnClaim) -> schemas.Claim:
+    return schemas.Claim(
+        id=own.id.hex,
+        packet=own.packet.hex,
+        amount_fen=own.amount_fen,
+        currency=own.currency,
+        lane=own.lane,
+        epoch=own.epoch,
+        index=own.index,
+        status=claim_status(own.state),
+        claimed_at=rfc3339(own.committed_at),
+    )
+
+
+def won_claim(claimed: Claimed, view: PacketView, lane_number: int) -> schemas.Claim:
+    return schemas.Claim(
+        id=claimed.id.hex,
+        packet=view.id.hex,
+        amount_fen=claimed.portion.amount_fen,
+        currency=view.currency,
+        lane=lane_number,
+        epoch=claimed.portion.epoch,
+        index=claimed.portion.index,
+        status=schemas.ClaimStatus.COMMITTED,
+        claimed_at=rfc3339(claimed.committed_at),
+    )
+
+
+def claim_answer(outcome: Outcome, view: PacketView, lane_number: int) -> schemas.ClaimAnswer:
+    won = outcome.claim is not None
+    return schemas.ClaimAnswer(
+        result=outcome.result,
+        packet=schemas.PacketLeft(
+            # A lane's count says nothing of a packet of several lanes.
+            left_count=(
+                outcome.left_count
+                if outcome.left_count is not None and len(view.lane_ids) == 1
+                else view.left_count
+            ),
+            state=schemas.PacketState(view.state),
+        ),
+        claim=won_claim(outcome.claim, view, lane_number) if outcome.claim else UNSET,
+        replayed=outcome.replayed if won else UNSET,
+        reason=outcome.reason if outcome.reason is not None else UNSET,
+    )
+
+
+def seen_claim(seen: selectors.ClaimSeen) -> schemas.RecentClaim:
+    return schemas.RecentClaim(
+        who=seen.who, amount_fen=seen.amount_fen, claimed_at=rfc3339(seen.claimed_at)
+    )
+
+
+def packet(seen: selectors.PacketSeen) -> schemas.Packet:
+    row = seen.packet
+    return schemas.Packet(
+        id=row.id.hex,
+        name=row.name,
+        state=schemas.PacketState(seen.state),
+        kind=schemas.Kind(row.strategy),
+        currency=row.currency,
+        total_fen=row.total_fen,
+        count=row.count,
+        left_count=seen.left_count,
+        opens_at=rfc3339(row.opens_at),
+        closes_at=rfc3339(row.closes_at),
+        password_required=bool(row.password_hash),
+        seed_commitment=row.commitment,
+        seed=seed_revealed(row),
+        claim=own_claim(seen.own) if seen.own else None,
+        recent_claims=[seen_claim(one) for one in seen.recent],
+        luckiest=seen_claim(seen.luckiest) if seen.luckiest else None,
+    )
+
+
+def seed_revealed(row: PacketRow) -> str | None:
+    """The seed in hexadecimal once every lane is closed in Postgres, for good; not before."""
+    if row.state != PacketRow.State.CLOSED or _open_lanes(row.pk):
+        return None
+    return _seed(row.pk, row.seed_encrypted)
+
+
+def _open_lanes(packet_id: uuid.UUID) -> bool:
+    return Lane.objects.filter(packet_id=packet_id).exclude(state=Lane.State.CLOSED).exists()
+
+
+@functools.lru_cache(maxsize=SECRETS_REMEMBERED)
+def _seed(packet_id: uuid.UUID, seed_encrypted: str) -> str:
+    return crypto.decrypt(seed_encrypted).hex()

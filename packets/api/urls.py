@@ -1,0 +1,15 @@
+from __future__ import annotations
+
+from django.urls import path
+
+from packets.api.views import me, ops, packets
+
+urlpatterns = [
+    path("packets/<str:packet_id>", packets.PacketDetail.as_view()),
+    path("packets/<str:packet_id>/claims", packets.PacketClaims.as_view()),
+    path("packets/<str:packet_id>/proof", packets.PacketProof.as_view()),
+    path("me/claims", me.MyClaims.as_view()),
+    path("me/wallet", me.MyWallet.as_view()),
+    path("me/wallet/transfers", me.MyTransfers.as_view()),
+    path("ops/invariants", ops.OpsInvariants.as_view()),
+]
