@@ -188,28 +188,27 @@ def invariants_check(
     Must not run inside a transaction: it needs a snapshot of its own.
     """
     started = clock()
+    too_slow = f"the checks were not done within {limit_ms} ms"
     answers: dict[str, tuple[int, list[str]]] = {}
     # Durable: a caller's open transaction would have a snapshot already.
     with transaction.atomic(durable=True), connection.cursor() as cursor:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         # Compiling these one-off queries costs more than it saves.
-        cursor.execute(
-            "SELECT set_config('jit', 'off', true), set_config('work_mem', '64MB', true)"
-        )
+        cursor.execute("SET LOCAL jit = off")
+        cursor.execute("SET LOCAL work_mem = '64MB'")
 
         def ask(query: str) -> list[tuple[Any, ...]]:
             left_ms = limit_ms - int((clock() - started) * 1000)
             if left_ms <= 0:
-                raise AuditUnfinished(f"the checks were not done within {limit_ms} ms")
+                raise AuditUnfinished(too_slow)
             try:
                 cursor.execute("SELECT set_config('statement_timeout', %s, true)", [str(left_ms)])
                 cursor.execute(query)
-                return cursor.fetchall()
+                rows: list[tuple[Any, ...]] = cursor.fetchall()
+                return rows
             except OperationalError as error:
                 if sqlstate(error) == _QUERY_CANCELED:
-                    raise AuditUnfinished(
-                        f"the checks were not done within {limit_ms} ms"
-                    ) from error
+                    raise AuditUnfinished(too_slow) from error
                 raise
 
         taken_at = ask("SELECT now()")[0][0]

@@ -192,7 +192,7 @@ def _luckiest(packet_id: uuid.UUID) -> ClaimSeen | None:
     return _luckiest_final(packet_id, sum(counts))
 
 
-# --- wallets ----------------------------------------------------------------------------------------
+# --- wallets --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +223,7 @@ _BALANCE = """
 
 def wallet_balance(participant: bytes, currency: str = CURRENCY) -> WalletBalance:
     """What the participant has; nothing at all is a balance too."""
-    names = {"owner": participant.hex(), "participant": participant, "currency": currency}
+    names: dict[str, str | bytes] = {"owner": participant.hex(), "participant": participant, "currency": currency}
     with connection.cursor() as cursor:
         cursor.execute(_BALANCE, names)
         available, pending, held = cursor.fetchone()

@@ -1,8 +1,9 @@
 """Settlement: committed claims become money in wallets, in batches.
 
-A lane's claims are a tape: positions 1, 2, 3, … without gaps, given under the lane's lock. The lane's
-cursor says how far the tape has been dealt with, so a batch is a range of positions, found without
-a queue and without touching the lane's row (claims go on committing beside it). One transaction
+A lane's claims are a tape: positions 1, 2, 3, … without gaps, given under the lane's lock. The
+lane's cursor says how far the tape has been dealt with, so a batch is a range of positions, found
+without a queue and without touching the lane's row (claims go on committing beside it). One
+transaction
 
     locks the cursor (or leaves: somebody else is at this lane)
     makes the wallets that don't exist yet
@@ -26,6 +27,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import structlog
@@ -238,7 +240,7 @@ def retry_parked(limit: int = BATCH_CLAIMS) -> SettlementResult:
     total = SettlementResult()
     for claim_id, lane_id, position in parked:
         try:
-            total += _transaction(lambda c=claim_id, n=lane_id, p=position: _unpark(c, n, p))
+            total += _transaction(partial(_unpark, claim_id, lane_id, position))
         except (DatabaseError, ReferenceTaken) as error:
             if not _is_refusal(error):
                 raise
@@ -247,7 +249,7 @@ def retry_parked(limit: int = BATCH_CLAIMS) -> SettlementResult:
 
 
 def _settle_range(lane_id: int, first: int, last: int) -> SettlementResult:
-    """Settle positions first..last, halving what is refused; a claim that stands alone is parked."""
+    """Settle positions first..last; what is refused is halved, and parked where it stands alone."""
     try:
         return _transaction(lambda: _batch(lane_id, first, last))
     except (DatabaseError, ReferenceTaken) as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from typing import Any
+from typing import IO, Any, cast
 
 import orjson
 from django.core.management.base import BaseCommand, CommandParser
@@ -58,7 +58,8 @@ class Command(BaseCommand):
 
     def _print(self, report: InvariantReport) -> None:
         terminal = self.stdout.isatty()
-        console = Console(file=self.stdout, width=None if terminal else PLAIN_WIDTH)
+        # Django's wrapper writes text like a file; only its type doesn't say so.
+        console = Console(file=cast(IO[str], self.stdout), width=None if terminal else PLAIN_WIDTH)
         table = Table(title=f"Invariants, {rfc3339(report.taken_at)}", title_justify="left")
         for column in ("", "check", "holds when", "offenders"):
             table.add_column(column)
