@@ -223,7 +223,11 @@ _BALANCE = """
 
 def wallet_balance(participant: bytes, currency: str = CURRENCY) -> WalletBalance:
     """What the participant has; nothing at all is a balance too."""
-    names: dict[str, str | bytes] = {"owner": participant.hex(), "participant": participant, "currency": currency}
+    names: dict[str, str | bytes] = {
+        "owner": participant.hex(),
+        "participant": participant,
+        "currency": currency,
+    }
     with connection.cursor() as cursor:
         cursor.execute(_BALANCE, names)
         available, pending, held = cursor.fetchone()
