@@ -242,6 +242,15 @@ def postgres_answers(copy: Copy) -> bool:
         return False
 
 
+def wait_for_new_process(copy: Copy, name: str, before: int) -> None:
+    """The supervisor has started another process in the place of `before`."""
+
+    def replaced() -> bool:
+        return copy.pids().get(name, before) != before
+
+    wait_until(replaced, 30, f"{name}'s new process")
+
+
 def when_true(condition: Callable[[], bool], what: str) -> float:
     """Unix seconds at which `condition` was first seen to hold."""
     wait_until(condition, 30, what)

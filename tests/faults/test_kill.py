@@ -13,7 +13,6 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.conftest import wait_until
 from tests.faults import drill
 from tests.private_copy import Copy
 
@@ -56,9 +55,7 @@ def test_every_answered_win_survives(laisee: Copy, name: str) -> None:
     before = laisee.pids()[process]
 
     fault(laisee)
-    wait_until(
-        lambda: laisee.pids().get(process) not in (None, before), 30, f"{name}'s new process"
-    )
+    drill.wait_for_new_process(laisee, process, before)
     answered_at = drill.when_true(lambda: answers(laisee), f"an answer of {name}")
 
     figures = crowd.finish()
@@ -93,11 +90,7 @@ def test_a_worker_killed_while_it_settles_loses_and_doubles_nothing(laisee: Copy
     for wins in (200, 400, 600):
         crowd.wait_for_wins(wins)
         before = laisee.kill("worker")
-        wait_until(
-            lambda before=before: laisee.pids().get("worker") not in (None, before),
-            30,
-            "the worker's new process",
-        )
+        drill.wait_for_new_process(laisee, "worker", before)
         kills += 1
     settled_at_the_last_kill = drill.settled_count(laisee, packet)
     figures = crowd.finish()
