@@ -90,6 +90,15 @@ def packet_seen(packet_id: uuid.UUID, client_app_id: int, participant: bytes) ->
     )
 
 
+def packet_of_app(packet_id: uuid.UUID, client_app_id: int) -> Packet | None:
+    """The packet, unless it is a draft or another app's."""
+    return (
+        Packet.objects.exclude(state=Packet.State.DRAFT)
+        .filter(pk=packet_id, client_apps__contains=[client_app_id])
+        .first()
+    )
+
+
 def claim_own(packet_id: uuid.UUID, participant: bytes, serial: int = 0) -> OwnClaim | None:
     """The participant's own claim of this packet: its id follows from whose it is."""
     return _own(

@@ -8,83 +8,202 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('engine', '0001_initial'),
-        ('packets', '0001_initial'),
+        ("engine", "0001_initial"),
+        ("packets", "0001_initial"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Campaign',
+            name="Campaign",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False, verbose_name='id')),
-                ('slug', models.SlugField(max_length=60, unique=True, verbose_name='slug')),
-                ('name_zh', models.CharField(max_length=80, verbose_name='name (Chinese)')),
-                ('name_en', models.CharField(blank=True, max_length=80, verbose_name='name (English)')),
-                ('rules_zh', models.TextField(blank=True, max_length=20000, verbose_name='rules (Chinese)')),
-                ('rules_en', models.TextField(blank=True, max_length=20000, verbose_name='rules (English)')),
-                ('state', models.CharField(choices=[('draft', 'draft'), ('live', 'live'), ('paused', 'paused'), ('killed', 'killed'), ('ended', 'ended'), ('settled', 'settled')], default='draft', max_length=8, verbose_name='state')),
-                ('budget_fen', models.BigIntegerField(verbose_name='budget')),
-                ('currency', models.CharField(default='CNY', max_length=3, verbose_name='currency')),
-                ('starts_at', models.DateTimeField(verbose_name='starts at')),
-                ('ends_at', models.DateTimeField(verbose_name='ends at')),
-                ('timezone', models.CharField(default='Asia/Shanghai', max_length=64, validators=[campaign.models.validate_timezone], verbose_name='time zone')),
-                ('version', models.PositiveIntegerField(default=1, verbose_name='version')),
-                ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='created at')),
-                ('changed_at', models.DateTimeField(auto_now=True, verbose_name='changed at')),
-                ('account', models.OneToOneField(on_delete=django.db.models.deletion.PROTECT, related_name='campaign', to='packets.account', verbose_name='account')),
-                ('client_apps', models.ManyToManyField(related_name='campaigns', to='engine.clientapp', verbose_name='client apps')),
-                ('created_by', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL, verbose_name='created by')),
-                ('gate', models.OneToOneField(on_delete=django.db.models.deletion.PROTECT, related_name='campaign', to='packets.gate', verbose_name='gate')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=uuid.uuid4,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                        verbose_name="id",
+                    ),
+                ),
+                ("slug", models.SlugField(max_length=60, unique=True, verbose_name="slug")),
+                ("name_zh", models.CharField(max_length=80, verbose_name="name (Chinese)")),
+                (
+                    "name_en",
+                    models.CharField(blank=True, max_length=80, verbose_name="name (English)"),
+                ),
+                (
+                    "rules_zh",
+                    models.TextField(blank=True, max_length=20000, verbose_name="rules (Chinese)"),
+                ),
+                (
+                    "rules_en",
+                    models.TextField(blank=True, max_length=20000, verbose_name="rules (English)"),
+                ),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("draft", "draft"),
+                            ("live", "live"),
+                            ("paused", "paused"),
+                            ("killed", "killed"),
+                            ("ended", "ended"),
+                            ("settled", "settled"),
+                        ],
+                        default="draft",
+                        max_length=8,
+                        verbose_name="state",
+                    ),
+                ),
+                ("budget_fen", models.BigIntegerField(verbose_name="budget")),
+                (
+                    "currency",
+                    models.CharField(default="CNY", max_length=3, verbose_name="currency"),
+                ),
+                ("starts_at", models.DateTimeField(verbose_name="starts at")),
+                ("ends_at", models.DateTimeField(verbose_name="ends at")),
+                (
+                    "timezone",
+                    models.CharField(
+                        default="Asia/Shanghai",
+                        max_length=64,
+                        validators=[campaign.models.validate_timezone],
+                        verbose_name="time zone",
+                    ),
+                ),
+                ("version", models.PositiveIntegerField(default=1, verbose_name="version")),
+                ("created_at", models.DateTimeField(auto_now_add=True, verbose_name="created at")),
+                ("changed_at", models.DateTimeField(auto_now=True, verbose_name="changed at")),
+                (
+                    "account",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="campaign",
+                        to="packets.account",
+                        verbose_name="account",
+                    ),
+                ),
+                (
+                    "client_apps",
+                    models.ManyToManyField(
+                        related_name="campaigns", to="engine.clientapp", verbose_name="client apps"
+                    ),
+                ),
+                (
+                    "created_by",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                        verbose_name="created by",
+                    ),
+                ),
+                (
+                    "gate",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="campaign",
+                        to="packets.gate",
+                        verbose_name="gate",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'campaign',
-                'verbose_name_plural': 'campaigns',
-                'ordering': ['-created_at', '-id'],
-                'permissions': [('launch_campaign', 'Can launch, top up and settle a campaign (money moves)'), ('stop_campaign', 'Can pause, resume, end and kill a campaign')],
+                "verbose_name": "campaign",
+                "verbose_name_plural": "campaigns",
+                "ordering": ["-created_at", "-id"],
+                "permissions": [
+                    ("launch_campaign", "Can launch, top up and settle a campaign (money moves)"),
+                    ("stop_campaign", "Can pause, resume, end and kill a campaign"),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='CampaignPacket',
+            name="CampaignPacket",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('order', models.PositiveIntegerField(verbose_name='order')),
-                ('campaign', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='links', to='campaign.campaign', verbose_name='campaign')),
-                ('packet', models.OneToOneField(on_delete=django.db.models.deletion.PROTECT, related_name='campaign_link', to='packets.packet', verbose_name='packet')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("order", models.PositiveIntegerField(verbose_name="order")),
+                (
+                    "campaign",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="links",
+                        to="campaign.campaign",
+                        verbose_name="campaign",
+                    ),
+                ),
+                (
+                    "packet",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="campaign_link",
+                        to="packets.packet",
+                        verbose_name="packet",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'packet of a campaign',
-                'verbose_name_plural': 'packets of campaigns',
-                'ordering': ['order'],
+                "verbose_name": "packet of a campaign",
+                "verbose_name_plural": "packets of campaigns",
+                "ordering": ["order"],
             },
         ),
         migrations.AddField(
-            model_name='campaign',
-            name='packets',
-            field=models.ManyToManyField(related_name='campaigns', through='campaign.CampaignPacket', to='packets.packet', verbose_name='packets'),
+            model_name="campaign",
+            name="packets",
+            field=models.ManyToManyField(
+                related_name="campaigns",
+                through="campaign.CampaignPacket",
+                to="packets.packet",
+                verbose_name="packets",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='campaignpacket',
-            constraint=models.UniqueConstraint(fields=('campaign', 'order'), name='campaign_packet_order'),
+            model_name="campaignpacket",
+            constraint=models.UniqueConstraint(
+                fields=("campaign", "order"), name="campaign_packet_order"
+            ),
         ),
         migrations.AddIndex(
-            model_name='campaign',
-            index=models.Index(condition=models.Q(('state__in', ['live', 'paused'])), fields=['ends_at'], name='campaign_due'),
+            model_name="campaign",
+            index=models.Index(
+                condition=models.Q(("state__in", ["live", "paused"])),
+                fields=["ends_at"],
+                name="campaign_due",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='campaign',
-            constraint=models.CheckConstraint(condition=models.Q(('budget_fen__gt', 0), ('budget_fen__lte', 9007199254740991)), name='campaign_budget'),
+            model_name="campaign",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("budget_fen__gt", 0), ("budget_fen__lte", 9007199254740991)),
+                name="campaign_budget",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='campaign',
-            constraint=models.CheckConstraint(condition=models.Q(('ends_at__gt', models.F('starts_at'))), name='campaign_window'),
+            model_name="campaign",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("ends_at__gt", models.F("starts_at"))), name="campaign_window"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='campaign',
-            constraint=models.CheckConstraint(condition=models.Q(('state__in', ['draft', 'live', 'paused', 'killed', 'ended', 'settled'])), name='campaign_state'),
+            model_name="campaign",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("state__in", ["draft", "live", "paused", "killed", "ended", "settled"])
+                ),
+                name="campaign_state",
+            ),
         ),
     ]

@@ -10,6 +10,8 @@ from rest_framework.views import APIView
 
 from engine.api.schemas import Token, TokenBody
 from engine.lib.auth import MAX_TTL_S, ApiKeyAuthentication, HasScope
+from engine.lib.openapi import problems
+from engine.lib.problem import Code
 from engine.lib.schema import parse_body
 from engine.services import mint_client_token
 
@@ -22,7 +24,7 @@ class ServerTokens(APIView):
         operation_id="server_tokens_create",
         summary="A client token for one of your users",
         request=TokenBody,
-        responses={200: Token},
+        responses={200: Token, **problems(Code.MISSING_SCOPE)},
         tags=["server"],
     )
     def post(self, request: Request) -> Response:

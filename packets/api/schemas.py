@@ -165,11 +165,12 @@ class WalletTransferPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Invariant(msgspec.Struct, frozen=True, kw_only=True):
-    """One rule about the money, checked by SQL."""
+    """One rule about the money: `value` counts the rows that break it, `detail` names some."""
 
-    number: str
+    number: Count
     name: str
-    value: str
+    meaning: str
+    value: Count
     holds: bool
     detail: str
 
@@ -180,3 +181,68 @@ class Invariants(msgspec.Struct, frozen=True, kw_only=True):
     taken_at: Time
     holds: bool
     checks: list[Invariant]
+
+
+class ProofRules(msgspec.Struct, frozen=True, kw_only=True):
+    """The rules as committed; `tiers` are pairs of amount (fen) and quantity."""
+
+    strategy: Kind
+    total_fen: Fen
+    count: Count
+    min_fen: Fen
+    max_fen: Fen | None
+    evenness: Count
+    tiers: list[list[Count]]
+    remainder: Kind
+    currency: Currency
+
+
+class EpochCause(enum.StrEnum):
+    OPENED = "opened"
+    GROWN = "grown"
+    REBUILT = "rebuilt"
+    RESTORED = "restored"
+
+
+class ProofEpoch(msgspec.Struct, frozen=True, kw_only=True):
+    """What a lane began an epoch with, and why there was a new one."""
+
+    epoch: Count
+    left_fen: Fen
+    left_count: Count
+    tiers_left: list[Count]
+    cause: EpochCause
+    opened_at: Time
+
+
+class ProofLane(msgspec.Struct, frozen=True, kw_only=True):
+    lane: Count
+    total_fen: Fen
+    count: Count
+    tiers: list[Count]
+    epochs: list[ProofEpoch]
+
+
+class ProofClaim(msgspec.Struct, frozen=True, kw_only=True):
+    """`tier` is 0 where no prize tier was drawn."""
+
+    lane: Count
+    epoch: Count
+    index: Count
+    amount_fen: Fen
+    tier: Count
+
+
+class Proof(msgspec.Struct, frozen=True, kw_only=True):
+    """SHA-256(seed, canonical) is the commitment; each portion follows from seed and beacon."""
+
+    packet: Id
+    rules: ProofRules
+    canonical: str
+    commitment: Hex
+    seed: Hex
+    beacon: Hex
+    beacon_commitment: Hex
+    lanes: list[ProofLane]
+    claims: list[ProofClaim]
+    next: str | None

@@ -7,15 +7,16 @@ import uuid
 
 from msgspec import UNSET
 
-from engine.lib import crypto
+from engine.lib import crypto, ids
 from engine.lib.clock import rfc3339
-from packets import selectors
+from packets import invariants as rules
+from packets import revealed, selectors
 from packets.api import schemas
 from packets.claiming.effects import Claimed, Outcome, PacketView
-from packets.models import ClaimState, Lane
+from packets.models import ClaimState, Transfer
 from packets.models import Packet as PacketRow
 
-SECRETS_REMEMBERED = 1_000  # number of packets whose lane numbers or seeds a process keeps
+SEEDS_REMEMBERED = 1_000  # packets whose revealed seed a process keeps
 
 
 def claim_status(state: str | None) -> schemas.ClaimStatus:
@@ -55,8 +56,9 @@ def won_claim(claimed: Claimed, view: PacketView, lane_number: int) -> schemas.C
     )
 
 
-def claim_answer(outcome: Outcome, view: PacketView, lane_number: int) -> schemas.ClaimAnswer:
+def claim_answer(outcome: Outcome, view: PacketView, participant: bytes) -> schemas.ClaimAnswer:
     won = outcome.claim is not None
+    lane_number = ids.home_lane(view.home_key, participant, len(view.lane_ids))
     return schemas.ClaimAnswer(
         result=outcome.result,
         packet=schemas.PacketLeft(
@@ -104,15 +106,41 @@ def packet(seen: selectors.PacketSeen) -> schemas.Packet:
 
 def seed_revealed(row: PacketRow) -> str | None:
     """The seed in hexadecimal once every lane is closed in Postgres, for good; not before."""
-    if row.state != PacketRow.State.CLOSED or _open_lanes(row.pk):
-        return None
-    return _seed(row.pk, row.seed_encrypted)
+    return _seed(row.pk, row.seed_encrypted) if revealed.is_revealed(row) else None
 
 
-def _open_lanes(packet_id: uuid.UUID) -> bool:
-    return Lane.objects.filter(packet_id=packet_id).exclude(state=Lane.State.CLOSED).exists()
-
-
-@functools.lru_cache(maxsize=SECRETS_REMEMBERED)
+@functools.lru_cache(maxsize=SEEDS_REMEMBERED)
 def _seed(packet_id: uuid.UUID, seed_encrypted: str) -> str:
     return crypto.decrypt(seed_encrypted).hex()
+
+
+def wallet_transfer(transfer: Transfer, participant: bytes) -> schemas.WalletTransfer:
+    """The transfer as the wallet's owner sees it: what came in is positive."""
+    came_in = transfer.credit_account.owner == participant.hex()
+    kind, _, subject = transfer.reference.partition(":")
+    return schemas.WalletTransfer(
+        id=str(transfer.pk),
+        kind=schemas.TransferKind(transfer.kind),
+        amount_fen=transfer.amount_fen if came_in else -transfer.amount_fen,
+        currency=transfer.currency,
+        claim=subject if kind == "settle" else None,
+        created_at=rfc3339(transfer.created_at),
+    )
+
+
+def invariants(report: rules.InvariantReport) -> schemas.Invariants:
+    return schemas.Invariants(
+        taken_at=rfc3339(report.taken_at),
+        holds=report.holds,
+        checks=[
+            schemas.Invariant(
+                number=check.number,
+                name=check.name,
+                meaning=check.meaning,
+                value=check.value,
+                holds=check.verdict is rules.Verdict.HOLDS,
+                detail=check.detail,
+            )
+            for check in report.checks
+        ],
+    )

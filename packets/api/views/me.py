@@ -7,7 +7,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from engine.lib.money import CURRENCY
+from engine.lib.openapi import problems
 from engine.lib.pages import PAGE_PARAMETERS, paginate
+from engine.lib.problem import Code
 from packets import selectors
 from packets.api import schemas, shapes
 from packets.api.views.base import ParticipantView
@@ -20,7 +22,7 @@ class MyClaims(ParticipantView):
         operation_id="me_claims_list",
         summary="Your claims, newest first",
         parameters=PAGE_PARAMETERS,
-        responses={200: schemas.ClaimPage},
+        responses={200: schemas.ClaimPage, **problems(Code.INVALID)},
         tags=["me"],
     )
     def get(self, request: Request) -> Response:
@@ -58,7 +60,7 @@ class MyTransfers(ParticipantView):
         operation_id="me_wallet_transfers_list",
         summary="The movements of your wallet, newest first",
         parameters=PAGE_PARAMETERS,
-        responses={200: schemas.WalletTransferPage},
+        responses={200: schemas.WalletTransferPage, **problems(Code.INVALID)},
         tags=["me"],
     )
     def get(self, request: Request) -> Response:

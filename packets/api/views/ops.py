@@ -8,7 +8,8 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from engine.lib.auth import ApiKeyAuthentication, HasScope
-from engine.lib.problem import unavailable
+from engine.lib.openapi import problems
+from engine.lib.problem import Code, unavailable
 from packets import invariants
 from packets.api import schemas, shapes
 
@@ -22,6 +23,7 @@ class OpsInvariants(APIView):
         summary="Every checkable invariant with its value and verdict, from one snapshot",
         responses={
             200: OpenApiResponse(schemas.Invariants, description="All of them hold."),
+            **problems(Code.MISSING_SCOPE),
             500: OpenApiResponse(schemas.Invariants, description="At least one is broken."),
         },
         tags=["ops"],
@@ -33,10 +35,8 @@ class OpsInvariants(APIView):
             raise unavailable(
                 "The checks were not done in time; run `manage.py audit_money`."
             ) from late
-        response = Response(
+        return Response(
             shapes.invariants(report),
             status=200 if report.holds else 500,
             headers={"Cache-Control": "no-store"},
         )
-        response.keeps_body = True  # type: ignore[attr-defined]
-        return response

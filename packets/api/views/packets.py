@@ -7,6 +7,8 @@ from msgspec import UNSET
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from engine.lib.openapi import problems
+from engine.lib.pages import PAGE_PARAMETERS
 from engine.lib.problem import Code, ProblemError
 from engine.lib.schema import parse_body
 from packets import selectors
@@ -73,9 +75,7 @@ class PacketClaims(ParticipantView):
         headers = {"Cache-Control": "no-store"}
         if outcome.retry_after_s is not None:
             headers["Retry-After"] = str(outcome.retry_after_s)
-        return Response(
-            shapes.claim_answer(outcome, view, caller.participant), headers=headers
-        )
+        return Response(shapes.claim_answer(outcome, view, caller.participant), headers=headers)
 
 
 class PacketProof(ParticipantView):
@@ -86,7 +86,8 @@ class PacketProof(ParticipantView):
             "409 until the packet is closed for good. A packet of many claims comes in pages: "
             "follow `next` and put the `claims` of all pages together."
         ),
-        responses={200: schemas.Proof},
+        parameters=[PAGE_PARAMETERS[1]],
+        responses={200: schemas.Proof, **problems(Code.CONFLICT, Code.INVALID)},
         tags=["packets"],
     )
     def get(self, request: Request, packet_id: str) -> Response:

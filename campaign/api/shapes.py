@@ -1,0 +1,41 @@
+"""Turns campaigns into the API's shapes."""
+
+from __future__ import annotations
+
+from campaign.api import schemas
+from campaign.models import Campaign
+from engine.lib.clock import rfc3339
+from packets.api.schemas import Kind
+from packets.models import Packet
+
+
+def campaign(row: Campaign) -> schemas.Campaign:
+    """`links__packet` must be prefetched; packets that aren't open yet to anybody are left out."""
+    return schemas.Campaign(
+        slug=row.slug,
+        name=schemas.Text(zh=row.name_zh, en=row.name_en),
+        state=schemas.CampaignState(row.state),
+        starts_at=rfc3339(row.starts_at),
+        ends_at=rfc3339(row.ends_at),
+        timezone=row.timezone,
+        currency=row.currency,
+        rules=schemas.Text(zh=row.rules_zh, en=row.rules_en),
+        packets=[
+            _packet(link.packet)
+            for link in row.links.all()
+            if link.packet.state != Packet.State.DRAFT
+        ],
+    )
+
+
+def _packet(row: Packet) -> schemas.CampaignPacket:
+    return schemas.CampaignPacket(
+        id=row.public_id,
+        name=row.name,
+        kind=Kind(row.strategy),
+        total_fen=row.total_fen,
+        count=row.count,
+        currency=row.currency,
+        opens_at=rfc3339(row.opens_at),
+        closes_at=rfc3339(row.closes_at),
+    )

@@ -1,0 +1,74 @@
+"""Campaigns as an app's people see them: what runs, by which rules, with which packets."""
+
+from __future__ import annotations
+
+import hashlib
+
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from campaign import selectors
+from campaign.api import schemas, shapes
+from engine.lib.openapi import problems
+from engine.lib.pages import PAGE_PARAMETERS, paginate
+from engine.lib.problem import Code, ProblemError
+from engine.lib.renderers import OrjsonRenderer
+from packets.api.views.base import ParticipantView
+
+# Ask again each time, but don't send again what is known.
+CACHE_CONTROL = "private, no-cache"
+IF_NONE_MATCH = OpenApiParameter(
+    "If-None-Match",
+    {"type": "string", "maxLength": 256},
+    OpenApiParameter.HEADER,
+    description="The ETag of the answer that you have.",
+)
+NOT_MODIFIED = OpenApiResponse(description="What you have is current.")
+
+
+def conditional(request: Request, data: object) -> Response:
+    """`data` with an ETag over its bytes; 304 where the caller has just these."""
+    etag = f'"{hashlib.sha256(OrjsonRenderer().render(data)).hexdigest()[:32]}"'
+    headers = {"ETag": etag, "Cache-Control": CACHE_CONTROL}
+    known = [tag.strip() for tag in request.headers.get("If-None-Match", "").split(",")]
+    if etag in (tag.removeprefix("W/") for tag in known) or known == ["*"]:
+        return Response(status=304, headers=headers)
+    return Response(data, headers=headers)
+
+
+class CampaignList(ParticipantView):
+    @extend_schema(
+        operation_id="campaigns_list",
+        summary="The campaigns that run now, newest first",
+        parameters=[*PAGE_PARAMETERS, IF_NONE_MATCH],
+        responses={
+            200: schemas.CampaignPage,
+            304: NOT_MODIFIED,
+            **problems(Code.INVALID),
+        },
+        tags=["campaigns"],
+    )
+    def get(self, request: Request) -> Response:
+        page = paginate(
+            request,
+            selectors.campaigns_live(self.caller(request).client_app_id),
+            keys=["-created_at", "-id"],
+            item=shapes.campaign,
+        )
+        return conditional(request, page)
+
+
+class CampaignDetail(ParticipantView):
+    @extend_schema(
+        operation_id="campaigns_retrieve",
+        summary="A campaign with its rules and packets",
+        parameters=[IF_NONE_MATCH],
+        responses={200: schemas.Campaign, 304: NOT_MODIFIED},
+        tags=["campaigns"],
+    )
+    def get(self, request: Request, slug: str) -> Response:
+        campaign = selectors.campaign_visible(slug, self.caller(request).client_app_id)
+        if campaign is None:
+            raise ProblemError(404, Code.NOT_FOUND, "There is no such campaign.")
+        return conditional(request, shapes.campaign(campaign))
