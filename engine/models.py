@@ -170,7 +170,7 @@ class AuditEvent(models.Model):
 
 
 class AuditHead(models.Model):
-    """The end of the audit chain: one row, locked by each new event, so that the chain is a line."""
+    """The end of the audit chain: one row that each new event locks, so that it is one line."""
 
     id = models.SmallIntegerField(primary_key=True)
     last_id = models.BigIntegerField()

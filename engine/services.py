@@ -99,7 +99,7 @@ def client_key_create(
     alg = ClientKey.Algorithm.EDDSA if public_key else ClientKey.Algorithm.HS256
     kid = kid or f"{client_app.slug[:32]}-{secrets.token_hex(KID_RANDOM_BYTES)}"
     if public_key:
-        _public_key_check(public_key)
+        public_key_check(public_key)
         if secret is not None:
             raise ServiceError("secret", "not_used", "an EdDSA key has no shared secret")
         secret = ""
@@ -135,7 +135,8 @@ def client_key_create(
     return NewClientKey(key, secret)
 
 
-def _public_key_check(pem: str) -> None:
+def public_key_check(pem: str) -> None:
+    """ServiceError where `pem` is no Ed25519 public key."""
     try:
         fits = isinstance(load_pem_public_key(pem.encode()), Ed25519PublicKey)
     except (ValueError, UnsupportedAlgorithm):

@@ -2,7 +2,8 @@
 
 `audit_record` inserts one event in the caller's transaction: what is undone leaves no event, and
 what is done can't be without one. Ids, time and hashes come from `engine/sql/audit.sql`; this
-module recomputes them. Inserting locks the end of the chain until the transaction ends, so record last.
+module recomputes them. Inserting locks the end of the chain until the transaction ends, so record
+last.
 """
 
 from __future__ import annotations

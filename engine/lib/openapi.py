@@ -153,7 +153,7 @@ def problem_field_component() -> dict[str, Any]:
 
 
 def only_ours(endpoints: list[Any], **_options: Any) -> list[Any]:
-    """Preprocessing hook: the document describes the product's API, not the document's own views."""
+    """Preprocessing hook: the document describes the API, not the document's own views."""
     return [entry for entry in endpoints if not entry[0].startswith(("/api/schema", "/api/docs"))]
 
 
@@ -178,6 +178,8 @@ def _finish_operation(path: str, operation: dict[str, Any]) -> None:
     if "requestBody" in operation:
         codes |= set(WITH_BODY)
         _require_only_needed(operation["requestBody"])
+    if any(parameter["in"] == "query" for parameter in operation.get("parameters", [])):
+        codes.add(Code.INVALID)
     if "{" in path:
         codes.add(Code.NOT_FOUND)
     responses: dict[str, Any] = operation["responses"]

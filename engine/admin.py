@@ -1,0 +1,268 @@
+"""The kernel in the admin: client apps and their keys, and the audit log to read.
+
+Keys are made, rotated and revoked by `engine.services`; a new secret is shown once, in a message to
+whoever made it. The audit log and the idempotency records can't be changed by anybody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest
+from django.utils.translation import gettext_lazy as _
+
+from engine import services
+from engine.lib.errors import ServiceError
+from engine.models import ApiKey, AuditEvent, ClientApp, ClientKey, IdempotencyRecord
+
+admin.site.site_header = "Laisee"
+admin.site.site_title = "Laisee"
+admin.site.index_title = _("Administration")
+
+
+def actor_of(request: HttpRequest) -> str:
+    """Staff as the audit log names them."""
+    return f"staff:{request.user.get_username()}"
+
+
+class ReadOnlyAdmin(admin.ModelAdmin):
+    """To look at, not to touch."""
+
+    show_full_result_count = False
+    list_per_page = 50
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+
+class UndeletableAdmin(admin.ModelAdmin):
+    """What others refer to is switched off, never deleted."""
+
+    show_full_result_count = False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+
+@admin.register(ClientApp)
+class ClientAppAdmin(UndeletableAdmin):
+    list_display = ["slug", "name", "active", "created_at"]
+    list_filter = ["active"]
+    search_fields = ["slug", "name"]
+    fields = ["slug", "name", "active"]
+    readonly_fields = ["active"]
+    actions = ["activate", "deactivate"]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> list[str]:
+        # The slug stands in key ids and in the audit log.
+        return ["active", "slug"] if obj else ["active"]
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        if change:
+            super().save_model(request, obj, form, change)
+            return
+        made = services.client_app_create(
+            slug=obj.slug, name=obj.name, actor=actor_of(request), request=request
+        )
+        obj.pk, obj._state.adding = made.pk, False
+
+    @admin.action(description=_("Let the selected apps' callers in"), permissions=["change"])
+    def activate(self, request: HttpRequest, queryset: QuerySet[ClientApp]) -> None:
+        self._set(request, queryset, True)
+
+    @admin.action(description=_("Keep the selected apps' callers out"), permissions=["change"])
+    def deactivate(self, request: HttpRequest, queryset: QuerySet[ClientApp]) -> None:
+        self._set(request, queryset, False)
+
+    def _set(self, request: HttpRequest, queryset: QuerySet[ClientApp], active: bool) -> None:
+        changed = sum(
+            services.client_app_set_active(
+                client_app=app, active=active, actor=actor_of(request), request=request
+            )
+            for app in queryset
+        )
+        self.message_user(request, _("%(count)d changed.") % {"count": changed})
+
+
+class ClientKeyForm(forms.ModelForm):
+    class Meta:
+        model = ClientKey
+        fields = ["client_app", "label", "public_key"]
+        help_texts = {
+            "public_key": _(
+                "Leave empty for an HS256 key, whose secret is then shown once. "
+                "Paste an Ed25519 public key (PEM) for EdDSA."
+            )
+        }
+
+    def clean_public_key(self) -> str:
+        pem: str = self.cleaned_data["public_key"].strip()
+        if pem:
+            try:
+                services.public_key_check(pem)
+            except ServiceError as error:
+                raise forms.ValidationError(error.message) from None
+        return pem
+
+
+class ApiKeyForm(forms.ModelForm):
+    scopes = forms.MultipleChoiceField(
+        label=_("scopes"), choices=ApiKey.Scope.choices, widget=forms.CheckboxSelectMultiple
+    )
+
+    class Meta:
+        model = ApiKey
+        fields = ["client_app", "name", "scopes", "expires_at"]
+
+
+class KeyAdmin(UndeletableAdmin):
+    """What client keys and API keys share: made once, then only rotated or revoked."""
+
+    actions = ["rotate", "revoke"]
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        # A key is never edited; the permission still governs the actions below.
+        return obj is None and super().has_change_permission(request, obj)
+
+    def show_secret(self, request: HttpRequest, name: str, secret: str) -> None:
+        self.message_user(
+            request,
+            _("Key %(name)s. Copy its secret now, it is not shown again: %(secret)s")
+            % {"name": name, "secret": secret},
+            messages.WARNING,
+        )
+
+    def each(self, request: HttpRequest, queryset: QuerySet[Any], do: Callable[[Any], Any]) -> int:
+        """Apply a service to each row; a refusal is a message and does not stop the others."""
+        done = 0
+        for row in queryset:
+            try:
+                done += bool(do(row))
+            except ServiceError as error:
+                self.message_user(request, f"{row}: {error.message}", messages.ERROR)
+        return done
+
+
+@admin.register(ClientKey)
+class ClientKeyAdmin(KeyAdmin):
+    form = ClientKeyForm
+    list_display = ["kid", "client_app", "alg", "label", "created_at", "revoked_at"]
+    list_filter = ["alg", "client_app"]
+    list_select_related = ["client_app"]
+    search_fields = ["kid", "label"]
+
+    def get_fields(self, request: HttpRequest, obj: Model | None = None) -> list[str]:
+        if obj is None:
+            return ["client_app", "label", "public_key"]
+        return ["kid", "client_app", "alg", "public_key", "label", "created_at", "revoked_at"]
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        made = services.client_key_create(
+            client_app=obj.client_app,
+            label=obj.label,
+            public_key=obj.public_key,
+            actor=actor_of(request),
+            request=request,
+        )
+        obj.pk, obj.kid, obj._state.adding = made.key.pk, made.key.kid, False
+        if made.secret:
+            self.show_secret(request, made.key.kid, made.secret)
+
+    @admin.action(description=_("Make a successor (the old key stays good)"), permissions=["add"])
+    def rotate(self, request: HttpRequest, queryset: QuerySet[ClientKey]) -> None:
+        def one(key: ClientKey) -> bool:
+            made = services.client_key_rotate(key=key, actor=actor_of(request), request=request)
+            self.show_secret(request, made.key.kid, made.secret)
+            return True
+
+        self.each(request, queryset.select_related("client_app"), one)
+
+    @admin.action(description=_("Revoke (its tokens are refused at once)"), permissions=["change"])
+    def revoke(self, request: HttpRequest, queryset: QuerySet[ClientKey]) -> None:
+        count = self.each(
+            request,
+            queryset,
+            lambda key: services.client_key_revoke(
+                key=key, actor=actor_of(request), request=request
+            ),
+        )
+        self.message_user(request, _("%(count)d revoked.") % {"count": count})
+
+
+@admin.register(ApiKey)
+class ApiKeyAdmin(KeyAdmin):
+    form = ApiKeyForm
+    list_display = [
+        "name",
+        "prefix",
+        "client_app",
+        "scopes",
+        "created_at",
+        "expires_at",
+        "revoked_at",
+        "last_used_at",
+    ]
+    list_filter = ["client_app"]
+    list_select_related = ["client_app"]
+    search_fields = ["name", "prefix"]
+
+    def get_fields(self, request: HttpRequest, obj: Model | None = None) -> list[str]:
+        if obj is None:
+            return ["client_app", "name", "scopes", "expires_at"]
+        return [*self.list_display]
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        made = services.api_key_create(
+            client_app=obj.client_app,
+            scopes=form.cleaned_data["scopes"],
+            name=obj.name,
+            expires_at=obj.expires_at,
+            actor=actor_of(request),
+            request=request,
+        )
+        obj.pk, obj.prefix, obj._state.adding = made.key.pk, made.key.prefix, False
+        self.show_secret(request, str(made.key), made.secret)
+
+    @admin.action(
+        description=_("Make a successor (the old key expires in a day)"), permissions=["add"]
+    )
+    def rotate(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
+        def one(key: ApiKey) -> bool:
+            made = services.api_key_rotate(key=key, actor=actor_of(request), request=request)
+            self.show_secret(request, str(made.key), made.secret)
+            return True
+
+        self.each(request, queryset.select_related("client_app"), one)
+
+    @admin.action(description=_("Revoke (refused at once)"), permissions=["change"])
+    def revoke(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
+        count = self.each(
+            request,
+            queryset,
+            lambda key: services.api_key_revoke(key=key, actor=actor_of(request), request=request),
+        )
+        self.message_user(request, _("%(count)d revoked.") % {"count": count})
+
+
+@admin.register(AuditEvent)
+class AuditEventAdmin(ReadOnlyAdmin):
+    list_display = ["id", "at", "actor", "action", "object_type", "object_id", "reason"]
+    list_filter = ["object_type", "action"]
+    search_fields = ["actor", "object_id", "request_id"]
+
+
+@admin.register(IdempotencyRecord)
+class IdempotencyRecordAdmin(ReadOnlyAdmin):
+    list_display = ["principal", "key", "route", "status", "created_at"]
+    search_fields = ["principal", "key"]
+    fields = ["principal", "key", "route", "status", "lease_until", "created_at"]
