@@ -70,8 +70,10 @@ BEGIN
 
     IF v_old IS NULL OR NOT v_ids <@ v_old THEN
         SELECT l.* INTO STRICT v_lane FROM packets_lane l WHERE l.id = p_lane FOR NO KEY UPDATE;
+        -- guard:reread begin
         -- A new snapshot: whoever held the lane before us may have committed some of these claims.
         SELECT array_agg(c.id) INTO v_old FROM packets_claim c WHERE c.id = ANY (v_ids);
+        -- guard:reread end
         SELECT p.* INTO STRICT v_packet FROM packets_packet p WHERE p.id = v_lane.packet_id;
         -- guard:gate begin
         SELECT bool_and(g.state = 'open') INTO v_gates_open
