@@ -222,7 +222,7 @@ def _cut_lucky(rules: Rules, state: State, left: tuple[int, int], key: str, skip
     """A symmetric Dirichlet (parameter `evenness`), streamed: break a Beta(k, k(m-1)) off the rest.
 
     B = 1 - prod U_j^(1/(km-1-j)) for j < k is that Beta: a product of independent powers of
-    uniforms is a product of Beta(km-1-j, 1), which is Beta(k(m-1), k) (Devroye 1986, IX.3).
+    uniforms is a product of Beta(km-1-j, 1), which is Beta(k(m-1), k) (Jambunathan 1954).
     One more uniform rounds S*B without bias, so the mean is S/m at every position.
     """
     left_fen, left_count = left

@@ -79,10 +79,13 @@ def lua_m(rules: Rules, state: State, key: str) -> dict[str, object]:
 
 
 def lua_walk(
-    server: redis.Redis, cases: Sequence[tuple[Rules, State, str, int]]
+    server: redis.Redis, cases: Sequence[tuple[Rules, State, str, int]], before: str = ""
 ) -> list[list[Portion]]:
-    """The portions that the Lua twin gives from each state on, for a number of steps."""
-    script = FRAGMENT.read_text() + WALK
+    """The portions that the Lua twin gives from each state on, for a number of steps.
+
+    `before` is Lua that runs first: a test may put its own `redis` in front of the server's.
+    """
+    script = before + FRAGMENT.read_text() + WALK
     argument = json.dumps([[lua_m(rules, state, key), n] for rules, state, key, n in cases])
     answers = server.execute_command("EVAL", script, 0, argument)
     return [

@@ -69,6 +69,19 @@ def test_both_twins_cut_thousands_of_packets_alike(server: redis.Redis) -> None:
     assert_twins_agree(server, cases)
 
 
+@pytest.mark.parametrize("digit", ["0", "f"])
+def test_both_twins_agree_on_the_smallest_and_the_largest_draw(
+    server: redis.Redis, monkeypatch: pytest.MonkeyPatch, digit: str
+) -> None:
+    """U = 2^-53 and U = 1 - 2^-53, where rounding is worst."""
+    draw = int(digit * 13, 16)
+    monkeypatch.setattr(splitting, "draw_integers", lambda key, index, n: [draw] * n)
+    forced = f"local redis = {{ sha1hex = function() return string.rep('{digit}', 40) end }}\n"
+    for name, rules in generated(each=10, seed=7):
+        case = rules, whole(rules), name, rules.count
+        assert lua_walk(server, [case], forced) == [python_walk(*case)], name
+
+
 @pytest.mark.parametrize("strategy", list(Strategy))
 @pytest.mark.parametrize("total_fen", [MAX_AMOUNT_FEN, 10**12 + 7, MAX_LANE_COUNT * 3 + 1])
 def test_both_twins_agree_in_the_largest_lanes_wherever_they_stand(
