@@ -12,6 +12,9 @@ app = Celery("laisee")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
 
+# Settlement has a queue of its own, so that nothing else makes it wait.
+app.conf.task_routes = {"packets.tasks.settle_*": {"queue": "settle"}}
+
 # Seconds between sweeps; each sweep finds whatever a lost wake-up left behind.
 app.conf.beat_schedule = {
     "settle": {"task": "packets.tasks.settle_sweep", "schedule": 1.0},

@@ -14,13 +14,13 @@ from packets import settlement
 LANE_BATCHES = 20
 
 
-@shared_task(name="packets.tasks.settle_sweep", queue="settle")
+@shared_task(name="packets.tasks.settle_sweep")
 def settle_sweep() -> None:
     """Settle whatever is due, in every lane."""
     settlement.settle_due()
 
 
-@shared_task(name="packets.tasks.settle_lane", queue="settle")
+@shared_task(name="packets.tasks.settle_lane")
 def settle_lane(lane_id: int) -> None:
     """The claim path's wake-up for one lane."""
     for _ in range(LANE_BATCHES):

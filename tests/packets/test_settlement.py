@@ -1,15 +1,538 @@
+"""Settlement: every claim is paid once, whoever works on it and whatever goes wrong."""
+
 from __future__ import annotations
 
+import itertools
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
 import pytest
+from django.db import OperationalError, connection
+from django.db.models import Sum
 
-from packets import settlement
-from packets.models import Account, ClaimState, Lane, LaneCursor
-from tests.factories import make_claims, make_packet
+from engine.lib.sql import load
+from packets import selectors, settlement, tasks
+from packets.models import Account, Claim, ClaimState, Lane, LaneCursor, Packet, Transfer
+from packets.settlement import SettlementResult, TapeBroken, retry_parked, settle_due, settle_lane
+from tests.conftest import wait_until
+from tests.factories import make_claims, make_funding, make_packet, people
+from tests.guards import without_guard
 
-@pytest.mark.django_db(transaction=True)
-def test_smoke() -> None:
-    packet = make_packet(count=10)
-    lane = packet.lanes.get()
-    make_claims(lane, 7)
-    done = settlement.settle_lane(lane.id)
-    assert (done.settled, done.settled_fen, done.left) == (7, 700, 0)
+pytestmark = pytest.mark.django_db(transaction=True)
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def one_lane(count: int, **options: Any) -> tuple[Packet, Lane]:
+    packet = make_packet(count=count, **options)
+    return packet, packet.lanes.get()
+
+
+def wallet_fen(participant: bytes) -> int:
+    return selectors.wallet_balance(participant).available_fen
+
+
+def escrow_fen(packet: Packet) -> int:
+    assert packet.escrow_id is not None
+    return Account.objects.get(id=packet.escrow_id).balance_fen
+
+
+def settled_count(lane: Lane) -> int:
+    return LaneCursor.objects.get(lane=lane).settled_count
+
+
+def picture() -> tuple[object, ...]:
+    return (
+        list(Transfer.objects.order_by("id").values_list("reference", "amount_fen")),
+        list(ClaimState.objects.order_by("claim_id").values_list("claim_id", "state")),
+        list(LaneCursor.objects.order_by("lane_id").values_list("lane_id", "settled_count")),
+        list(Account.objects.order_by("id").values_list("id", "debits_fen", "credits_fen")),
+    )
+
+
+def assert_all_paid_once() -> None:
+    """Every claim has its one transfer, and every wallet holds exactly its claims."""
+    paid = Transfer.objects.filter(kind="settle")
+    expected = {f"settle:{claim.hex}" for claim in Claim.objects.values_list("id", flat=True)}
+    assert set(paid.values_list("reference", flat=True)) == expected
+    assert paid.count() == len(expected)
+    owed = {
+        bytes(row["participant"]).hex(): row["sum"]
+        for row in Claim.objects.values("participant").annotate(sum=Sum("amount_fen")).order_by()
+    }
+    wallets = Account.objects.filter(kind="wallet")
+    assert {wallet.owner: wallet.balance_fen for wallet in wallets} == owed
+
+
+@contextmanager
+def locked(dsn: str, query: str) -> Iterator[None]:
+    """Somebody else's open transaction that holds these rows."""
+    with psycopg.connect(dsn) as link:
+        link.execute(query)  # type: ignore[arg-type]
+        yield
+        link.rollback()
+
+
+def in_threads(workers: int, work: Callable[[int], SettlementResult]) -> list[SettlementResult]:
+    """`work(0)`, `work(1)`, … at once, each with a connection of its own."""
+    start = threading.Barrier(workers)
+
+    def run(number: int) -> SettlementResult:
+        try:
+            start.wait(timeout=10)
+            return work(number)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(run, range(workers)))
+
+
+# --- the ordinary day ---------------------------------------------------------------------------------
+
+
+def test_three_people_get_their_money() -> None:
+    packet, lane = one_lane(10, portion_fen=100)
+    claims = make_claims(lane, 3)
+    alice = bytes(claims[0].participant)
+    assert selectors.wallet_balance(alice) == selectors.WalletBalance(0, 100, 0, "CNY")
+
+    assert settle_lane(lane.id) == SettlementResult(settled=3, settled_fen=300, batches=1)
+
+    assert selectors.wallet_balance(alice) == selectors.WalletBalance(100, 0, 0, "CNY")
+    assert escrow_fen(packet) == 700
+    assert settled_count(lane) == 3
+    states = ClaimState.objects.values_list("state", "transfer__reference", "reason")
+    assert set(states) == {("settled", f"settle:{claim.id.hex}", "") for claim in claims}
+    [transfer] = selectors.wallet_transfers(alice)
+    assert (transfer.amount_fen, transfer.debit_account_id) == (100, packet.escrow_id)
+    assert_all_paid_once()
+
+
+def test_settling_again_changes_nothing() -> None:
+    _, lane = one_lane(10)
+    make_claims(lane, 3)
+    settle_lane(lane.id)
+    before = picture()
+
+    assert settle_lane(lane.id) == SettlementResult()
+    assert settle_due() == SettlementResult()
+
+    assert picture() == before
+
+
+def test_a_long_tape_is_settled_in_batches() -> None:
+    _, lane = one_lane(50)
+    make_claims(lane, 25)
+
+    assert settle_lane(lane.id, limit=10) == SettlementResult(10, 1_000, 0, 1, left=15)
+    make_claims(lane, 5)
+    total = settle_due(limit=10)
+
+    assert (total.settled, total.batches) == (20, 2)
+    assert settled_count(lane) == 30
+    assert_all_paid_once()
+
+
+def test_two_claims_of_one_person_in_one_batch() -> None:
+    packet, lane = one_lane(10)
+    alice = next(people(packet, lane))
+    make_claims(lane, 1, participants=[alice])
+    make_claims(lane, 1, participants=[alice], serial=1)
+
+    settle_lane(lane.id)
+
+    assert wallet_fen(alice) == 200
+    assert_all_paid_once()
+
+
+def test_the_sweep_visits_every_lane() -> None:
+    packet = make_packet(count=40, lanes=4)
+    for lane in packet.lanes.all():
+        make_claims(lane, 6)
+
+    tasks.settle_sweep()
+
+    assert_all_paid_once()
+    assert list(LaneCursor.objects.values_list("settled_count", flat=True)) == [6] * 4
+
+
+def test_the_wake_up_settles_one_lane_to_its_end() -> None:
+    _, lane = one_lane(10)
+    make_claims(lane, 4)
+    tasks.settle_lane(lane.id)
+    assert_all_paid_once()
+
+
+def test_money_of_a_closed_packet_still_arrives() -> None:
+    """What closing returns is what nobody claimed, so the claims' own money is still there."""
+    from packets import services
+
+    packet, lane = one_lane(10, portion_fen=100)
+    make_claims(lane, 4)
+    services.packet_close(packet_id=packet.id, actor="test")
+    assert escrow_fen(packet) == 400
+
+    settle_lane(lane.id)
+
+    assert escrow_fen(packet) == 0
+    assert_all_paid_once()
+
+
+def test_settlement_does_not_touch_the_lanes_row(owner_dsn: str) -> None:
+    """Claims go on committing beside it: it never waits for the lane, nor the lane for it."""
+    _, lane = one_lane(10)
+    make_claims(lane, 4)
+    with locked(owner_dsn, f"SELECT 1 FROM packets_lane WHERE id = {lane.id} FOR UPDATE"):
+        assert settle_lane(lane.id).settled == 4
+
+
+# --- many workers -------------------------------------------------------------------------------------
+
+
+def test_a_lane_that_is_taken_is_left_alone(owner_dsn: str) -> None:
+    _, lane = one_lane(10)
+    make_claims(lane, 4)
+    before = picture()
+    taken = f"SELECT 1 FROM packets_lanecursor WHERE lane_id = {lane.id} FOR UPDATE"
+    with locked(owner_dsn, taken):
+        assert settle_lane(lane.id) == SettlementResult(busy=True)
+    assert picture() == before
+    assert settle_lane(lane.id).settled == 4
+
+
+def test_five_sweeps_at_once_pay_everybody_once() -> None:
+    packet = make_packet(count=400, lanes=4)
+    for lane in packet.lanes.all():
+        make_claims(lane, 80)
+
+    results = in_threads(5, lambda _: settle_due(limit=20))
+
+    settle_due()
+    assert sum(result.settled for result in results) <= 320
+    assert sum(result.parked + result.failed for result in results) == 0
+    assert_all_paid_once()
+
+
+@pytest.mark.control
+def test_without_the_cursors_lock_the_reference_still_pays_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Guards overlap here: with lock and compare-and-set gone, the unique reference is left."""
+    _, lane = one_lane(100)
+    make_claims(lane, 60)
+    monkeypatch.setattr(
+        settlement, "_LOCK_CURSOR", settlement._LOCK_CURSOR.replace("FOR UPDATE SKIP LOCKED", "")
+    )
+    monkeypatch.setattr(
+        settlement,
+        "_MOVE_CURSOR",
+        "UPDATE packets_lanecursor SET settled_count = %s"
+        " WHERE lane_id = %s AND %s::bigint IS NOT NULL",
+    )
+    meeting = threading.Barrier(4)
+    really_move = settlement._move
+
+    def move_together(*arguments: Any) -> SettlementResult:
+        meeting.wait(timeout=10)
+        return really_move(*arguments)
+
+    monkeypatch.setattr(settlement, "_move", move_together)
+
+    results = in_threads(4, lambda _: settlement._batch(lane.id, 1, 60))
+
+    # All four were at the same claims, which the lock would have prevented …
+    assert [result.busy for result in results] == [False] * 4
+    # … and one of them paid.
+    assert sorted(result.settled for result in results) == [0, 0, 0, 60]
+    assert_all_paid_once()
+
+
+# --- dense wallets: everybody's batch meets everybody's ------------------------------------------------
+
+WORKERS = 6
+PEOPLE = 120
+ROUNDS = 3
+
+
+@pytest.fixture
+def install(owner_dsn: str) -> Iterator[Callable[[str], None]]:
+    """Installs another text of ledger.sql's functions, and the right one afterwards."""
+    text = load("packets", "ledger.sql")
+
+    def run(sql: str) -> None:
+        connection.close()
+        with psycopg.connect(owner_dsn) as link:
+            link.execute(sql)  # type: ignore[arg-type]
+
+    yield run
+    run(text)
+
+
+def settle_dense(owner_dsn: str) -> int:
+    """Six packets' lanes over the same few wallets, settled at once; how many met a deadlock."""
+    funding = make_funding()
+    crowd = [bytes([number]) * 16 for number in range(PEOPLE)]
+    lanes = []
+    for seed in range(WORKERS):
+        packet, lane = one_lane(PEOPLE * ROUNDS, funding=funding)
+        lanes.append(lane)
+        for serial in range(ROUNDS):
+            # Each lane has the wallets in an order of its own.
+            order = random.Random(seed * 100 + serial).sample(crowd, PEOPLE)
+            make_claims(lane, PEOPLE, participants=order, serial=serial)
+        assert packet.lane_count == 1
+    before = deadlocks(owner_dsn)
+
+    def work(number: int) -> SettlementResult:
+        total = SettlementResult()
+        while True:
+            done = settle_lane(lanes[number].id, limit=PEOPLE // 2)
+            total += done
+            if not done.left:
+                return total
+
+    results = in_threads(WORKERS, work)
+    assert sum(result.settled for result in results) == WORKERS * PEOPLE * ROUNDS
+    assert_all_paid_once()
+    return deadlocks(owner_dsn) - before
+
+
+def deadlocks(dsn: str) -> int:
+    with psycopg.connect(dsn, autocommit=True) as link:
+        link.execute("SELECT pg_stat_force_next_flush()")
+        row = link.execute(
+            "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+        ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+# An UPDATE locks in the order of its plan. Here the plan walks from the sums to the accounts, as
+# Postgres chooses by itself once the accounts are many.
+LOOK_UP_EACH = """
+ALTER FUNCTION laisee_ledger_apply() SET enable_hashjoin = off;
+ALTER FUNCTION laisee_ledger_apply() SET enable_mergejoin = off;
+ALTER FUNCTION laisee_ledger_apply() SET enable_seqscan = off;
+ALTER FUNCTION laisee_ledger_apply() SET enable_sort = off;
+"""
+
+
+def test_dense_wallets_never_deadlock(owner_dsn: str, install: Callable[[str], None]) -> None:
+    install(load("packets", "ledger.sql") + LOOK_UP_EACH)
+    assert settle_dense(owner_dsn) == 0
+
+
+@pytest.mark.control
+def test_without_the_accounts_order_dense_wallets_deadlock(
+    owner_dsn: str, install: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settlement, "ATTEMPTS", 200)
+    install(without_guard(load("packets", "ledger.sql"), "account_order") + LOOK_UP_EACH)
+    assert settle_dense(owner_dsn) > 0
+
+
+# --- a claim that can't be paid ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def refuse(owner_dsn: str) -> Iterator[Callable[[bytes | None], None]]:
+    """Makes one wallet refuse all money (as a defect would); None lets it take money again."""
+
+    def run(participant: bytes | None) -> None:
+        connection.close()
+        with psycopg.connect(owner_dsn) as link:
+            link.execute("ALTER TABLE packets_account DROP CONSTRAINT IF EXISTS test_refuses")
+            if participant is not None:
+                link.execute(
+                    "ALTER TABLE packets_account ADD CONSTRAINT test_refuses CHECK"  # type: ignore[arg-type]
+                    f" (owner <> '{participant.hex()}' OR credits_fen = 0)"
+                )
+
+    yield run
+    run(None)
+
+
+def test_one_refusing_wallet_parks_its_claim_and_the_rest_is_paid(
+    refuse: Callable[[bytes | None], None],
+) -> None:
+    packet, lane = one_lane(100, portion_fen=100)
+    claims = make_claims(lane, 100)
+    mallory = claims[37]
+    refuse(bytes(mallory.participant))
+
+    done = settle_lane(lane.id)
+
+    assert (done.settled, done.settled_fen, done.parked, done.left) == (99, 9_900, 1, 0)
+    state = ClaimState.objects.get(claim=mallory)
+    assert (state.state, state.transfer_id) == ("parked", None)
+    assert "test_refuses" in state.reason
+    assert escrow_fen(packet) == 100  # his money waits where it was
+    assert settled_count(lane) == 100
+    balance = selectors.wallet_balance(bytes(mallory.participant))
+    assert (balance.available_fen, balance.pending_fen) == (0, 100)
+
+    # Nothing has changed, so trying again parks it again and moves nothing.
+    before = picture()
+    assert retry_parked() == SettlementResult(parked=1)
+    assert picture() == before
+
+    refuse(None)
+    assert retry_parked().settled == 1
+    assert ClaimState.objects.get(claim=mallory).state == "settled"
+    assert_all_paid_once()
+    assert retry_parked() == SettlementResult()
+
+
+@pytest.mark.control
+def test_without_halving_one_bad_claim_stops_all(
+    refuse: Callable[[bytes | None], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, lane = one_lane(100)
+    refuse(bytes(make_claims(lane, 100)[37].participant))
+    monkeypatch.setattr(settlement, "_is_refusal", lambda error: False)
+    before = picture()
+    for _ in range(3):
+        assert settle_due().failed == 1
+    assert picture() == before  # 0 of 100, at every sweep
+
+
+def test_a_claim_whose_reference_is_taken_is_parked(superuser_dsn: str) -> None:
+    _, lane = one_lane(10)
+    claims = make_claims(lane, 3)
+    settle_lane(lane.id)
+    with psycopg.connect(superuser_dsn) as link:
+        link.execute("SET session_replication_role = replica")
+        link.execute("DELETE FROM packets_claimstate WHERE claim_id = %s", [claims[1].id])
+        link.execute("UPDATE packets_lanecursor SET settled_count = 0")
+
+    done = settle_lane(lane.id)
+
+    assert (done.settled, done.parked) == (0, 1)
+    assert "have a transfer already" in ClaimState.objects.get(claim=claims[1]).reason
+    assert_all_paid_once()
+
+
+def test_a_rewound_cursor_pays_nobody_twice(superuser_dsn: str) -> None:
+    _, lane = one_lane(10)
+    make_claims(lane, 5)
+    settle_lane(lane.id)
+    with psycopg.connect(superuser_dsn) as link:
+        link.execute("UPDATE packets_lanecursor SET settled_count = 0")
+
+    assert settle_lane(lane.id) == SettlementResult(batches=1)
+
+    assert settled_count(lane) == 5
+    assert_all_paid_once()
+
+
+def test_a_hole_in_the_tape_stops_its_lane_and_no_other(superuser_dsn: str) -> None:
+    _, broken = one_lane(10)
+    _, sound = one_lane(10)
+    claims = make_claims(broken, 5)
+    make_claims(sound, 5)
+    with psycopg.connect(superuser_dsn) as link:
+        link.execute("SET session_replication_role = replica")
+        link.execute("DELETE FROM packets_claim WHERE id = %s", [claims[2].id])
+
+    with pytest.raises(TapeBroken, match="4 claims at positions 1 to 5"):
+        settle_lane(broken.id)
+    total = settle_due()
+
+    assert (total.settled, total.failed) == (5, 1)
+    assert settled_count(broken) == 0
+    assert settled_count(sound) == 5
+
+
+def test_a_lane_without_a_cursor_is_a_defect(superuser_dsn: str) -> None:
+    _, lane = one_lane(10)
+    with psycopg.connect(superuser_dsn) as link:
+        link.execute("DELETE FROM packets_lanecursor")
+    with pytest.raises(TapeBroken, match="no settlement cursor"):
+        settle_lane(lane.id)
+
+
+# --- trouble that isn't the claims' fault ---------------------------------------------------------------
+
+
+def test_a_lock_held_too_long_parks_nothing(
+    owner_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packet, lane = one_lane(10)
+    make_claims(lane, 4)
+    before = picture()
+    monkeypatch.setattr(settlement, "LOCK_TIMEOUT_MS", 50)
+    monkeypatch.setattr(settlement, "ATTEMPTS", 2)
+    escrow = f"SELECT 1 FROM packets_account WHERE id = {packet.escrow_id} FOR UPDATE"
+    with locked(owner_dsn, escrow), pytest.raises(OperationalError, match="lock timeout"):
+        settle_lane(lane.id)
+    assert picture() == before
+    assert settle_lane(lane.id).settled == 4
+
+
+def test_a_lock_that_goes_away_is_waited_for_again(
+    owner_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packet, lane = one_lane(10)
+    make_claims(lane, 4)
+    monkeypatch.setattr(settlement, "LOCK_TIMEOUT_MS", 50)
+    retries = itertools.count()
+    with psycopg.connect(owner_dsn) as link:
+        link.execute("SELECT 1 FROM packets_account WHERE id = %s FOR UPDATE", [packet.escrow_id])
+
+        def let_go(_: float) -> None:
+            next(retries)
+            link.rollback()
+
+        monkeypatch.setattr(settlement.time, "sleep", let_go)
+        assert settle_lane(lane.id).settled == 4
+    assert next(retries) == 1
+
+
+def test_a_worker_killed_in_mid_batch_loses_and_doubles_nothing(superuser_dsn: str) -> None:
+    packet, lane = one_lane(300)
+    make_claims(lane, 200)
+    before = picture()
+    code = "import django; django.setup(); from packets.settlement import settle_due; settle_due()"
+    escrow = f"SELECT 1 FROM packets_account WHERE id = {packet.escrow_id} FOR NO KEY UPDATE"
+    with locked(superuser_dsn, escrow):
+        # The batch has written its transfers and now waits, in the ledger's trigger, for the escrow.
+        worker = subprocess.Popen(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env=os.environ | {"DJANGO_SETTINGS_MODULE": "engine.settings"},
+        )
+        try:
+            wait_until(lambda: waiting_settlements(superuser_dsn) == 1, 20, "the worker's batch")
+        finally:
+            os.kill(worker.pid, signal.SIGKILL)
+            worker.wait()
+    wait_until(lambda: settlements(superuser_dsn) == 0, 10, "the end of the dead worker's transaction")
+    assert picture() == before
+
+    assert settle_lane(lane.id).settled == 200
+    assert_all_paid_once()
+
+
+def waiting_settlements(dsn: str) -> int:
+    return settlements(dsn, "AND wait_event_type = 'Lock'")
+
+
+def settlements(dsn: str, also: str = "") -> int:
+    with psycopg.connect(dsn) as link:
+        row = link.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE state = 'active'"  # type: ignore[arg-type]
+            " AND pid <> pg_backend_pid() AND query LIKE '%packets_claimstate%' " + also
+        ).fetchone()
+    assert row is not None
+    return int(row[0])

@@ -1,0 +1,332 @@
+"""The ledger: transfers move money once, and Postgres refuses everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from django.db import IntegrityError, connection, transaction
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from packets import ledger
+from packets.ledger import Entry, InsufficientFunds, Posted, ReferenceReused
+from packets.models import Account, ClaimState, Transfer
+from tests.factories import make_claims, make_packet
+from tests.guards import guards, without_guard
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+Owner = psycopg.Connection[tuple[object, ...]]
+
+
+@pytest.fixture
+def owner(owner_dsn: str) -> Iterator[Owner]:
+    """The owner of the tables; what a test does as the owner is rolled back."""
+    with psycopg.connect(owner_dsn) as link:
+        yield link
+        link.rollback()
+
+
+def wallet(owner: str, currency: str = "CNY") -> Account:
+    return ledger.account_get_or_create(kind=Account.Kind.WALLET, owner=owner, currency=currency)
+
+
+def move(reference: str, debit: Account, credit: Account, amount_fen: int, **other: str) -> Entry:
+    return Entry(reference, Transfer.Kind.SETTLE, debit.id, credit.id, amount_fen, **other)
+
+
+def rich(name: str, amount_fen: int) -> Account:
+    """A wallet that got its money from outside."""
+    account = wallet(name)
+    ledger.post([move(f"gift:{name}", ledger.external_account(), account, amount_fen)])
+    return account
+
+
+def picture() -> tuple[object, ...]:
+    """Everything the ledger knows, to show that a refusal changed nothing."""
+    accounts = Account.objects.order_by("id").values_list("id", "debits_fen", "credits_fen")
+    transfers = Transfer.objects.order_by("id").values_list("id", "reference", "amount_fen")
+    return tuple(accounts), tuple(transfers)
+
+
+# --- moving money -----------------------------------------------------------------------------------
+
+
+def test_alice_pays_bob() -> None:
+    alice, bob = rich("alice", 1_000), wallet("bob")
+
+    [posted] = ledger.post([move("lunch", alice, bob, 300)])
+
+    assert posted == Posted("lunch", Transfer.objects.get(reference="lunch").id, created=True)
+    assert ledger.balance_fen(alice.id) == 700
+    assert ledger.balance_fen(bob.id) == 300
+    assert ledger.balance_fen(ledger.external_account().id) == -1_000
+
+
+def test_the_same_payment_again_moves_nothing() -> None:
+    alice, bob = rich("alice", 1_000), wallet("bob")
+    [first] = ledger.post([move("lunch", alice, bob, 300)])
+    before = picture()
+
+    [second] = ledger.post([move("lunch", alice, bob, 300)])
+
+    assert second == Posted("lunch", first.transfer_id, created=False)
+    assert picture() == before
+
+
+def test_twice_in_one_call_moves_once() -> None:
+    alice, bob = rich("alice", 1_000), wallet("bob")
+
+    posted = ledger.post([move("lunch", alice, bob, 300)] * 2)
+
+    assert [entry.created for entry in posted] == [True, False]
+    assert ledger.balance_fen(bob.id) == 300
+
+
+@pytest.mark.parametrize("difference", ["amount", "payer", "payee"])
+def test_a_reference_stays_with_its_content(difference: str) -> None:
+    alice, bob, carol = rich("alice", 1_000), wallet("bob"), rich("carol", 1_000)
+    ledger.post([move("lunch", alice, bob, 300)])
+    before = picture()
+    other = {
+        "amount": move("lunch", alice, bob, 301),
+        "payer": move("lunch", carol, bob, 300),
+        "payee": move("lunch", alice, carol, 300),
+    }[difference]
+
+    with pytest.raises(ReferenceReused, match="lunch"):
+        ledger.post([move("tea", alice, bob, 5), other])
+
+    assert picture() == before
+
+
+def test_nobody_goes_below_zero_and_the_refusal_names_him() -> None:
+    alice, bob = rich("alice", 1_000), rich("bob", 50)
+    before = picture()
+
+    with pytest.raises(InsufficientFunds) as refusal:
+        ledger.post([move("one", alice, bob, 300), move("two", bob, alice, 351)])
+
+    assert refusal.value.account_id == bob.id
+    assert picture() == before
+
+
+def test_a_refused_payment_leaves_the_callers_transaction_usable() -> None:
+    alice, bob = rich("alice", 10), wallet("bob")
+    with transaction.atomic():
+        with pytest.raises(InsufficientFunds):
+            ledger.post([move("too much", alice, bob, 11)])
+        ledger.post([move("enough", alice, bob, 10)])
+    assert ledger.balance_fen(bob.id) == 10
+
+
+def test_the_outside_world_may_go_below_zero() -> None:
+    rich("alice", 2**53 - 1)
+    assert ledger.balance_fen(ledger.external_account().id) == -(2**53 - 1)
+
+
+@pytest.mark.parametrize("amount_fen", [0, -1, 2**53])
+def test_amounts_that_are_none(amount_fen: int) -> None:
+    alice, bob = rich("alice", 1_000), rich("bob", 1_000)
+    before = picture()
+    with pytest.raises(IntegrityError, match="transfer_amount"):
+        ledger.post([move("odd", alice, bob, amount_fen)])
+    assert picture() == before
+
+
+def test_to_oneself_is_no_transfer() -> None:
+    alice = rich("alice", 1_000)
+    with pytest.raises(IntegrityError, match="transfer_two_accounts"):
+        ledger.post([move("circle", alice, alice, 1)])
+
+
+def test_currencies_do_not_mix() -> None:
+    alice, hongkong = rich("alice", 1_000), wallet("alice", "HKD")
+    before = picture()
+    with pytest.raises(IntegrityError, match="transfer_credit_currency"):
+        ledger.post([move("exchange", alice, hongkong, 100)])
+    with pytest.raises(IntegrityError, match="transfer_debit_currency"):
+        ledger.post([move("exchange", alice, hongkong, 100, currency="HKD")])
+    assert picture() == before
+
+
+def test_one_account_of_a_kind() -> None:
+    assert wallet("alice").id == wallet("alice").id
+    assert wallet("alice").id != wallet("alice", "HKD").id
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.lists(
+        st.lists(
+            st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(1, 400)).filter(
+                lambda step: step[0] != step[1]
+            ),
+            min_size=1,
+            max_size=4,
+        ),
+        max_size=8,
+    )
+)
+def test_any_history_adds_up(history: list[list[tuple[int, int, int]]]) -> None:
+    """Against a model in plain Python: each batch moves wholly or not at all."""
+    tag = f"{Transfer.objects.count()}"
+    accounts = [rich(f"{tag}-{name}", 1_000) for name in range(4)]
+    model = [1_000] * 4
+    for number, batch in enumerate(history):
+        after = list(model)
+        for payer, payee, amount_fen in batch:
+            after[payer] -= amount_fen
+            after[payee] += amount_fen
+        entries = [
+            move(f"{tag}:{number}:{place}", accounts[payer], accounts[payee], amount_fen)
+            for place, (payer, payee, amount_fen) in enumerate(batch)
+        ]
+        if min(after) >= 0:
+            ledger.post(entries)
+            model = after
+        else:
+            with pytest.raises(InsufficientFunds):
+                ledger.post(entries)
+        assert [ledger.balance_fen(account.id) for account in accounts] == model
+
+
+# --- what even the owner of the tables can't do -------------------------------------------------------
+
+INSERT_ONLY = [
+    ("packets_transfer", "amount_fen = amount_fen + 1", "transfer_insert_only"),
+    ("packets_claim", "amount_fen = amount_fen + 1", "claim_insert_only"),
+    ("packets_laneepoch", "left_fen = left_fen - 1", "laneepoch_insert_only"),
+]
+
+
+def settled_claim() -> None:
+    from packets import settlement
+
+    lane = make_packet(count=3).lanes.get()
+    make_claims(lane, 1)
+    assert settlement.settle_lane(lane.id).settled == 1
+
+
+@pytest.mark.parametrize(("table", "change", "trigger"), INSERT_ONLY)
+def test_insert_only(owner: Owner, table: str, change: str, trigger: str) -> None:
+    settled_claim()
+    for statement in (f"UPDATE {table} SET {change}", f"DELETE FROM {table}"):
+        with pytest.raises(psycopg.errors.IntegrityConstraintViolation, match="insert-only"):
+            owner.execute(statement)  # type: ignore[arg-type]
+        owner.rollback()
+
+
+@pytest.mark.control
+@pytest.mark.parametrize(("table", "change", "trigger"), INSERT_ONLY)
+def test_without_its_trigger_the_owner_rewrites_it(
+    owner: Owner, table: str, change: str, trigger: str
+) -> None:
+    settled_claim()
+    owner.execute(f"DROP TRIGGER {trigger} ON {table}")  # type: ignore[arg-type]
+    assert owner.execute(f"UPDATE {table} SET {change}").rowcount > 0  # type: ignore[arg-type]
+
+
+def test_what_became_of_a_claim_is_said_once(owner: Owner) -> None:
+    settled_claim()
+    for statement in (
+        "UPDATE packets_claimstate SET state = 'parked', transfer_id = NULL",
+        "UPDATE packets_claimstate SET reason = 'hm'",
+        "DELETE FROM packets_claimstate",
+    ):
+        with pytest.raises(psycopg.errors.IntegrityConstraintViolation, match="is final"):
+            owner.execute(statement)  # type: ignore[arg-type]
+        owner.rollback()
+    owner.execute("DROP TRIGGER claimstate_once ON packets_claimstate")
+    assert owner.execute("DELETE FROM packets_claimstate").rowcount == 1  # the control
+
+
+def test_settled_means_paid(owner: Owner) -> None:
+    lane = make_packet(count=3).lanes.get()
+    [claim] = make_claims(lane, 1)
+    with pytest.raises(IntegrityError, match="claimstate_has_transfer"):
+        ClaimState.objects.create(claim=claim, state=ClaimState.State.SETTLED)
+    assert not ClaimState.objects.exists()
+
+
+def test_accounts_move_by_transfers_only(owner: Owner) -> None:
+    rich("alice", 1_000)
+    before = picture()
+    for statement in (
+        "UPDATE packets_account SET credits_fen = credits_fen + 1",
+        "UPDATE packets_account SET kind = 'external'",
+        "UPDATE packets_account SET owner = owner || 'x'",
+        "DELETE FROM packets_account",
+    ):
+        with pytest.raises(psycopg.errors.IntegrityConstraintViolation, match="only by transfers"):
+            owner.execute(statement)  # type: ignore[arg-type]
+        owner.rollback()
+    assert picture() == before
+    owner.execute("DROP TRIGGER account_moves_by_transfer ON packets_account")
+    assert owner.execute("UPDATE packets_account SET credits_fen = credits_fen + 1").rowcount == 2
+
+
+def test_accounts_start_with_nothing(owner: Owner) -> None:
+    insert = (
+        "INSERT INTO packets_account (kind, owner, currency, debits_fen, credits_fen, created_at)"
+        " VALUES ('wallet', 'mallory', 'CNY', 0, 5, now())"
+    )
+    with pytest.raises(psycopg.errors.IntegrityConstraintViolation, match="no transfer brought"):
+        owner.execute(insert)
+    owner.rollback()
+    owner.execute("DROP TRIGGER account_starts_empty ON packets_account")
+    assert owner.execute(insert).rowcount == 1  # the control
+
+
+@pytest.mark.control
+def test_without_the_currency_keys_currencies_mix(owner: Owner) -> None:
+    alice, hongkong = rich("alice", 1_000), wallet("alice", "HKD")
+    owner.execute("ALTER TABLE packets_transfer DROP CONSTRAINT transfer_credit_currency")
+    moved = owner.execute(
+        "INSERT INTO packets_transfer (reference, kind, debit_account_id, credit_account_id,"
+        " amount_fen, currency) VALUES ('x', 'settle', %s, %s, 1, 'CNY')",
+        [alice.id, hongkong.id],
+    )
+    assert moved.rowcount == 1
+
+
+def test_the_file_may_be_installed_again(owner: Owner) -> None:
+    from engine.lib.sql import load
+
+    text = load("packets", "ledger.sql")
+    assert {"account_order", "insert_only", "one_currency"} <= guards(text)
+    owner.execute(text)  # type: ignore[arg-type]
+    owner.execute(without_guard(text, "insert_only", "account_order"))  # type: ignore[arg-type]
+
+
+# --- the tool that switches guards off ----------------------------------------------------------------
+
+
+def test_without_guard_takes_out_what_is_marked() -> None:
+    text = "a\n  -- guard:one begin\nb\n  -- guard:one end\nc\n-- guard:two begin\nd\n-- guard:two end\n"
+    assert without_guard(text, "one") == "a\nc\n-- guard:two begin\nd\n-- guard:two end\n"
+    assert without_guard(text, "one", "two") == "a\nc\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("a\n", "one"),
+        ("-- guard:one begin\na\n", "one"),
+        ("-- guard:one end\n-- guard:one begin\n", "one"),
+        ("-- guard:one begin\n-- guard:one begin\n-- guard:one end\n", "one"),
+    ],
+)
+def test_without_guard_refuses_to_strip_nothing(text: str, name: str) -> None:
+    with pytest.raises(ValueError, match="guard"):
+        without_guard(text, name)
+
+
+def test_the_application_is_not_the_owner() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_user")
+        assert cursor.fetchone() == ("laisee_app",)
