@@ -2,8 +2,9 @@
 
 It runs between fork and exec, in an interpreter of its own, because the calls below are unsafe
 inside a forked copy of a program that has threads. It asks the kernel to signal the process when
-its parent dies, and gives Postgres, which refuses to run as root, another user: a user namespace
-in which root's files belong to user 1000, or (`--uid`) a plain change of user.
+its parent dies, and gives Postgres, which refuses to run as root or without a name, another
+user: a user namespace in which our files belong to somebody else (`--namespace UID`), or a plain
+change of user (`--uid UID`).
 """
 
 from __future__ import annotations
@@ -14,21 +15,19 @@ import sys
 
 PR_SET_PDEATHSIG = 1
 CLONE_NEWUSER = 0x10000000
-# The uid a process sees as its own inside its user namespace; any uid but root's would do.
-NAMESPACE_UID = 1000
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def enter_user_namespace() -> None:
-    """Become user 1000 in a namespace of our own; outside of it we remain who we were."""
+def enter_user_namespace(inner: int) -> None:
+    """Become user `inner` in a namespace of our own; outside of it we remain who we were."""
     uid, gid = os.geteuid(), os.getegid()
     if _libc.unshare(CLONE_NEWUSER) != 0:
         raise OSError(ctypes.get_errno(), "unshare(CLONE_NEWUSER)")
     for name, text in (
         ("setgroups", "deny"),
-        ("uid_map", f"{NAMESPACE_UID} {uid} 1"),
-        ("gid_map", f"{NAMESPACE_UID} {gid} 1"),
+        ("uid_map", f"{inner} {uid} 1"),
+        ("gid_map", f"{inner} {gid} 1"),
     ):
         with open(f"/proc/self/{name}", "w") as file:
             file.write(text)
@@ -52,8 +51,8 @@ def main(arguments: list[str]) -> None:
     options, command = arguments[:split], arguments[split + 1 :]
     values = dict(zip(options[::2], options[1::2], strict=True))
     # The order matters: the kernel forgets the parent-death signal when credentials change.
-    if values.get("--namespace") == "yes":
-        enter_user_namespace()
+    if "--namespace" in values:
+        enter_user_namespace(int(values["--namespace"]))
     elif "--uid" in values:
         become(int(values["--uid"]))
     die_with_parent(int(values["--signal"]), int(values["--parent"]))

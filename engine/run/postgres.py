@@ -8,6 +8,7 @@ asks for a password; the application's role owns nothing.
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,7 @@ DATABASE = "laisee"
 SUPERUSER = "postgres"
 OWNER = "laisee_owner"
 APP = "laisee_app"
+NOBODY = 65534
 # Seconds until a starting server must answer; crash recovery of a busy copy is the slow case.
 START_TIMEOUT_S = 120.0
 # Sized for a laptop: two web processes, the edge, the workers, and a person with psql.
@@ -52,23 +54,47 @@ APP_LIMITS = {
 
 
 def server_identity(folder: Path) -> tuple[str, ...]:
-    """Options for child.py under which Postgres runs: it refuses to run as root."""
-    if os.geteuid() != 0:
+    """Options for child.py under which Postgres runs: never as root, nor without a name."""
+    if os.geteuid() != 0 and _has_name(os.geteuid()):
         return ()
+    uid = _named_uid()
     probe = [sys.executable, "-I", "-S", str(spawn.CHILD), "--signal", "9"]
-    probe += ["--parent", str(os.getpid()), "--namespace", "yes", "--", "/bin/true"]
-    if subprocess.run(probe, capture_output=True, check=False).returncode == 0:
-        return ("--namespace", "yes")
+    probe += ["--parent", str(os.getpid())]
+    inside = [*probe, "--namespace", str(uid), "--", "/bin/true"]
+    if subprocess.run(inside, capture_output=True, check=False).returncode == 0:
+        return ("--namespace", str(uid))
+    if os.geteuid() != 0:
+        raise paths.RunProblem(
+            f"user {os.geteuid()} has no entry in /etc/passwd, which Postgres asks for, and user "
+            "namespaces are switched off here. Run as a user with a name, or set DATABASE_URL."
+        )
     # No user namespaces here: another user then, who must be able to reach the files.
-    uid = int(os.environ.get("SUDO_UID", "65534"))
     test = f"test -x {_quoted(paths.postgres_bin() / 'postgres')} && test -x {_quoted(folder)}"
-    command = [*probe[: probe.index("--namespace")], "--uid", str(uid), "--"]
-    if subprocess.run([*command, "/bin/sh", "-c", test], check=False).returncode != 0:
+    outside = [*probe, "--uid", str(uid), "--", "/bin/sh", "-c", test]
+    if subprocess.run(outside, capture_output=True, check=False).returncode != 0:
         raise paths.RunProblem(
             "Postgres doesn't run as root, user namespaces are switched off here, and user "
             f"{uid} can't reach {folder}. Run as an ordinary user, or set DATABASE_URL."
         )
     return ("--uid", str(uid))
+
+
+def _has_name(uid: int) -> bool:
+    return any(entry.pw_uid == uid for entry in pwd.getpwall())
+
+
+def _named_uid() -> int:
+    """Whom Postgres shall believe to be: who called sudo, else nobody, else any named user."""
+    named = [entry.pw_uid for entry in pwd.getpwall() if entry.pw_uid != 0]
+    for uid in (int(os.environ.get("SUDO_UID", "0")), NOBODY):
+        if uid in named:
+            return uid
+    if not named:
+        raise paths.RunProblem(
+            "/etc/passwd names no user but root, and Postgres doesn't run as root; "
+            "add a user, or set DATABASE_URL"
+        )
+    return named[0]
 
 
 def _quoted(path: Path) -> str:
