@@ -19,6 +19,7 @@ from django.conf import settings
 from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.messages.middleware import MessageMiddleware
 from django.contrib.sessions.middleware import SessionMiddleware
+from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.middleware.clickjacking import XFrameOptionsMiddleware
 from django.middleware.csrf import CsrfViewMiddleware
@@ -32,6 +33,8 @@ GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
 # Pages for people; every other path answers its errors as problems.
 PAGES = ("/admin/", "/static/")
+# Asked by orchestrators under whatever address they know; they say nothing that a host could bend.
+PROBES = ("/healthz", "/readyz")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 
 logger = get_logger("laisee.request")
@@ -91,6 +94,8 @@ class RequestContextMiddleware:
         if path.endswith("/") and path != "/" and not is_page(path):
             request.path_info = path = path[:-1]
             request.path = request.path.removesuffix("/")
+        # What an earlier request of this thread left bound is not this one's.
+        structlog.contextvars.clear_contextvars()
         with structlog.contextvars.bound_contextvars(
             request_id=request.request_id, ip=request.client_ip
         ):
@@ -110,6 +115,7 @@ class RequestContextMiddleware:
                     method=request.method,
                     path=path[:200],
                     status=response.status_code,
+                    code=getattr(response, "problem_code", ""),
                     ms=round((time.perf_counter() - started) * 1000, 1),
                 )
         response["X-Request-ID"] = request.request_id
@@ -119,6 +125,11 @@ class RequestContextMiddleware:
         # Finer limits are the parser's; this one keeps a huge upload from being read at all.
         if not is_page(request.path_info) and _content_length(request) > MAX_EVENTS_BODY_BYTES:
             return response_of(too_large(MAX_EVENTS_BODY_BYTES), request)
+        if request.path_info not in PROBES:
+            try:
+                request.get_host()
+            except DisallowedHost:
+                return response_of(from_status(400), request)
         return self.get_response(request)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:

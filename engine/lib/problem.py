@@ -18,7 +18,6 @@ import orjson
 import psycopg
 import psycopg_pool
 import redis.exceptions
-import structlog
 from django.core.exceptions import PermissionDenied
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
@@ -203,12 +202,14 @@ def body_of(problem: ProblemError, request_id: str) -> bytes:
 
 
 def response_of(problem: ProblemError, request: Any) -> HttpResponse:
-    return HttpResponse(
+    response = HttpResponse(
         body_of(problem, request_id_of(request)),
         status=problem.status,
         content_type=CONTENT_TYPE,
         headers={"Cache-Control": "no-store", **problem.headers},
     )
+    response.problem_code = problem.code.value  # type: ignore[attr-defined]  # for the log
+    return response
 
 
 _BY_STATUS: Mapping[int, tuple[Code, str]] = {
@@ -342,5 +343,4 @@ def answer(exc: Exception, request: HttpRequest | None) -> HttpResponse:
         problem = ProblemError(500, Code.INTERNAL, "Something went wrong on our side.")
     elif problem.code is Code.UNAVAILABLE:
         logger.warning("dependency failed", error=type(exc).__name__, detail=str(exc)[:500])
-    structlog.contextvars.bind_contextvars(problem=problem.code.value)
     return response_of(problem, request)
