@@ -283,7 +283,7 @@ def settle_dense(owner_dsn: str) -> int:
     """Six packets' lanes over the same few wallets, settled at once; how many met a deadlock."""
     funding = make_funding()
     crowd = [bytes([number]) * 16 for number in range(PEOPLE)]
-    lanes = []
+    lanes: list[Lane] = []
     for seed in range(WORKERS):
         packet, lane = one_lane(PEOPLE * ROUNDS, funding=funding)
         lanes.append(lane)
@@ -330,7 +330,7 @@ ALTER FUNCTION laisee_ledger_apply() SET enable_sort = off;
 
 def test_dense_wallets_never_deadlock(owner_dsn: str, install: Callable[[str], None]) -> None:
     install(load("packets", "ledger.sql") + LOOK_UP_EACH)
-    assert settle_dense(owner_dsn) == 0
+    assert [settle_dense(owner_dsn) for _ in range(2)] == [0, 0]
 
 
 @pytest.mark.control
@@ -339,7 +339,8 @@ def test_without_the_accounts_order_dense_wallets_deadlock(
 ) -> None:
     monkeypatch.setattr(settlement, "ATTEMPTS", 200)
     install(without_guard(load("packets", "ledger.sql"), "account_order") + LOOK_UP_EACH)
-    assert settle_dense(owner_dsn) > 0
+    # Whether two of them cross in one run is chance; that they never do in ten is not.
+    assert any(settle_dense(owner_dsn) > 0 for _ in range(10))
 
 
 # --- a claim that can't be paid ------------------------------------------------------------------------
