@@ -26,6 +26,8 @@ CRASH_LOOP_DELAY_S = 0.8
 SETTLED_S = 5.0
 # Deaths in a row before the copy was ever ready: it won't get ready.
 CRASH_LOOP_DEATHS = 4
+# Seconds of silence after which a person wants to know what is being waited for.
+PATIENCE_S = 10.0
 # Seconds between two questions to a process that isn't ready yet.
 READY_POLL_S = 0.15
 
@@ -139,7 +141,8 @@ class Supervisor:
             say(_indented(spawn.tail(log, 8)) + f"\n    (all of it: {log})")
 
     def wait_ready(self, timeout_s: float) -> None:
-        deadline = time.monotonic() + timeout_s
+        begun = said_at = time.monotonic()
+        deadline = begun + timeout_s
         while not all(watched.ready for watched in self.watched):
             self.tick()
             late = time.monotonic() > deadline
@@ -151,6 +154,10 @@ class Supervisor:
                         f"{watched.service.name} {what}; the end of {log}:\n"
                         + _indented(spawn.tail(log, 25))
                     )
+            if time.monotonic() - said_at > PATIENCE_S:
+                said_at = time.monotonic()
+                names = [watched.service.name for watched in self.watched if not watched.ready]
+                say(f"· waiting for {', '.join(names)} ({said_at - begun:.0f} s)")
             time.sleep(TICK_S)
 
     def watch(self, until: Callable[[], bool] | None = None) -> None:
