@@ -15,6 +15,7 @@ import redis.exceptions
 import structlog
 from django.db import connection, transaction
 from django.db.models import F, Q
+from kombu.exceptions import OperationalError
 from redis import Redis
 
 from engine.lib import clock, ids
@@ -29,7 +30,9 @@ log = structlog.get_logger(__name__)
 LOADER_LEASE_S = 5  # a loader that takes longer than this to set one hash is dead
 CLAIMANTS_CHUNK = 2_000  # claims read and marked at a time
 CLAIMANTS_INLINE = 4_000  # a lane with fewer claims gets its claimants back at once
-LOCK_TIMEOUT = "500ms"  # a lane held longer is in somebody else's hands: the next caller tries again
+LOCK_TIMEOUT = (
+    "500ms"  # a lane held longer is in somebody else's hands: the next caller tries again
+)
 ADOPT_AFTER_S = 10  # a reservation older than this is committed on behalf of its owner
 STRANDED_REBUILD_AFTER_S = 30  # an empty lane below its slots for so long is offered again
 
@@ -58,7 +61,11 @@ def open_epoch(
         lane = Lane.objects.select_for_update(no_key=True).select_related("packet").get(id=lane_id)
         now = clock.now()
         loading = lane.state == Lane.State.LOADING
-        if lane.state == Lane.State.CLOSED or lane.epoch != seen.epoch:
+        # What the caller saw must still stand: a lane that was loading and is open by now has just
+        # been mended, and mending it again would only fence those who use it.
+        if (lane.epoch, lane.state) != (seen.epoch, seen.state):
+            return None
+        if lane.state == Lane.State.CLOSED:
             return None
         if loading and lane.loader_until is not None and lane.loader_until > now:
             return None
@@ -117,7 +124,7 @@ def rebuild(
         return False
     if seen_epoch is not None and seen_epoch != seen.epoch:
         # The fence may have caught a client of an old master: look again through a new connection.
-        client.connection_pool.disconnect()
+        client.connection_pool.disconnect(inuse_connections=False)
     held = stock.read(client, seen.packet_id, seen.number)
     healthy = held is not None and held.epoch == seen.epoch and seen.state == Lane.State.OPEN
     if healthy and seen_epoch != seen.epoch:
@@ -141,7 +148,7 @@ def _wake_claimants_load(lane_id: int) -> None:
 
     try:
         load_claimants.delay(lane_id)
-    except Exception as error:  # the broker may be what has just died; the sweep comes by
+    except OperationalError as error:  # the broker is what has just died; the sweep comes by
         log.warning("wake_lost", task="load_claimants", error=type(error).__name__)
 
 
@@ -178,7 +185,7 @@ def claimants_load(lane_id: int, *, client: Redis | None = None) -> int:
     return done
 
 
-# --- reservations whose owners never heard ------------------------------------------------------------
+# --- reservations whose owners never heard ------------------------------------------------------
 
 
 def _committed_in_epoch(lane: Lane) -> int:
@@ -217,10 +224,10 @@ def _look_after(client: Redis, lane: Lane) -> int:
     gap = held.index - _committed_in_epoch(lane)
     now_ms = clock.now_ms()
     if gap <= 0:
-        if held.watch_ms is not None:
+        if held.watch_ms:
             _watch(client, lane, -1, 0)
         return 0
-    if held.watch_index is None or held.watch_index < 0 or held.watch_ms is None:
+    if held.watch_index < 0:
         _watch(client, lane, held.index, now_ms)
         return 0
     waited_s = (now_ms - held.watch_ms) / 1000
@@ -273,7 +280,7 @@ def adopt(client: Redis, lane: Lane, *, below_index: int) -> int:
                 packet=lane.packet_id,
                 lane_id=lane.id,
                 lane_number=lane.number,
-                bucket=stock.bucket_of(participant, lane.buckets),
+                bucket=ids.bucket(participant, lane.buckets),
                 participant=participant,
                 serial=serial,
                 claim_id=ids.claim_id(lane.packet_id, participant, serial),

@@ -51,7 +51,7 @@ MAX_WINDOW_DAYS = 400
 TARGETS_CHUNK = 5_000
 
 
-# --- gates --------------------------------------------------------------------------------------------
+# --- gates --------------------------------------------------------------------------------------
 
 
 def gate_create(*, key: str) -> Gate:
@@ -101,7 +101,7 @@ def _push_flags(packet_id: uuid.UUID) -> None:
         log.warning("flags_not_pushed", packet=packet_id.hex, error=type(error).__name__)
 
 
-# --- creating -----------------------------------------------------------------------------------------
+# --- creating -----------------------------------------------------------------------------------
 
 
 def packet_check(
@@ -191,7 +191,9 @@ def packet_create(
             "closes_at", "window_too_long", f"a packet is open for at most {MAX_WINDOW_DAYS} days"
         )
     if not client_apps:
-        raise ServiceError("client_apps", "empty", "name at least one client app, or nobody can claim")
+        raise ServiceError(
+            "client_apps", "empty", "name at least one client app, or nobody can claim"
+        )
     if len(password) > eligibility.PASSWORD_MAX_CHARS:
         raise ServiceError(
             "password", "too_long", f"at most {eligibility.PASSWORD_MAX_CHARS} characters"
@@ -232,7 +234,7 @@ def packet_create(
 
 
 def packet_targets_add(*, packet_id: uuid.UUID, participants: Iterable[bytes]) -> int:
-    """Put people on a targeted packet's list; those who are on it stay. Returns how many are new."""
+    """Put people on a targeted packet's list; returns how many weren't on it."""
     before = PacketTarget.objects.filter(packet_id=packet_id).count()
     PacketTarget.objects.bulk_create(
         (PacketTarget(packet_id=packet_id, participant=who) for who in participants),
@@ -242,7 +244,7 @@ def packet_targets_add(*, packet_id: uuid.UUID, participants: Iterable[bytes]) -
     return PacketTarget.objects.filter(packet_id=packet_id).count() - before
 
 
-# --- life ---------------------------------------------------------------------------------------------
+# --- life ---------------------------------------------------------------------------------------
 
 
 def _refuse(packet_id: uuid.UUID, wanted: tuple[str, ...]) -> TransitionRefused:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from redis import Redis
 
-from engine.lib import lua
+from engine.lib import ids, lua
 from engine.lib.clock import to_ms
 from engine.lib.crypto import decrypt
 from packets import proof, splitting
@@ -41,10 +41,6 @@ def bucket_key(packet: uuid.UUID, lane_number: int, bucket: int) -> str:
 
 def tries_key(packet: uuid.UUID, lane_number: int) -> str:
     return f"lane:{{{packet.hex}:{lane_number}}}:tries"
-
-
-def bucket_of(participant: bytes, buckets: int) -> int:
-    return int.from_bytes(participant[-4:], "big") % buckets
 
 
 def member(participant: bytes, serial: int) -> bytes:
@@ -85,10 +81,8 @@ def stream_seed(packet: Packet) -> bytes:
 
 
 def shares_of(packet: Packet) -> list[splitting.LaneShare]:
-    """How the packet is cut into lanes; the seed's commitment covers it (odd prizes go by the seed)."""
-    return splitting.lanes(
-        rules_of(packet), packet.lane_count, decrypt(packet.seed_encrypted)
-    )
+    """How the packet is cut into lanes: odd prizes go by the seed, whose commitment covers it."""
+    return splitting.lanes(rules_of(packet), packet.lane_count, decrypt(packet.seed_encrypted))
 
 
 def lane_flags(packet: Packet, lane: Lane, gates_open: bool) -> dict[str, str | int]:
@@ -135,9 +129,7 @@ def load(
         "claimants": "full" if loaded else "partial",
         "strategy": STRATEGY_CODES[packet.strategy],
         "remainder": STRATEGY_CODES[packet.remainder],
-        "key": proof.lane_key(
-            stream_seed(packet), packet.id.hex, lane.number, epoch.epoch
-        ),
+        "key": proof.lane_key(stream_seed(packet), packet.id.hex, lane.number, epoch.epoch),
         "min_fen": packet.min_fen,
         "max_fen": packet.max_fen or 0,
         "evenness": packet.evenness,
@@ -183,8 +175,8 @@ class LaneStock:
     index: int
     left_count: int
     claimants_loaded: bool
-    watch_index: int | None  # see recovery: when a gap was first seen, and how far
-    watch_ms: int | None
+    watch_index: int  # see recovery: how far reservations had come when a gap was seen; or -1
+    watch_ms: int  # and when that was; or 0
 
 
 def read(client: Redis, packet: uuid.UUID, lane_number: int) -> LaneStock | None:
@@ -196,11 +188,11 @@ def read(client: Redis, packet: uuid.UUID, lane_number: int) -> LaneStock | None
         return None
     return LaneStock(
         epoch=int(values[0]),
-        index=int(values[1]),
-        left_count=int(values[2]),
+        index=int(values[1] or 0),
+        left_count=int(values[2] or 0),
         claimants_loaded=values[3] == b"full",
-        watch_index=None if values[4] is None else int(values[4]),
-        watch_ms=None if values[5] is None else int(values[5]),
+        watch_index=int(values[4] or -1),
+        watch_ms=int(values[5] or 0),
     )
 
 
@@ -208,7 +200,7 @@ def mark(client: Redis, slot: Slot, claimed: Claimed) -> None:
     """Write what Postgres returned, so that the next repeat is answered from Redis."""
     client.hset(
         bucket_key(slot.packet, slot.lane_number, slot.bucket),
-        member(slot.participant, slot.serial),  # type: ignore[arg-type]
+        member(slot.participant, slot.serial),
         record(claimed.portion, to_ms(claimed.committed_at)),
     )
 
@@ -220,8 +212,8 @@ def mark_many(
     pipeline = client.pipeline(transaction=False)
     for participant, serial, portion, committed_ms in rows:
         pipeline.hset(
-            bucket_key(packet, lane.number, bucket_of(participant, lane.buckets)),
-            member(participant, serial),  # type: ignore[arg-type]
+            bucket_key(packet, lane.number, ids.bucket(participant, lane.buckets)),
+            member(participant, serial),
             record(portion, committed_ms),
         )
     pipeline.execute()

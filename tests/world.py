@@ -1,4 +1,4 @@
-"""The stage that stories about packets play on: a funded account, an open gate, a packet, people."""
+"""The stage of stories about packets: a funded account, an open gate, a packet, people."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Ids: how a participant, a claim and a packet are named inside and outside.
 
-Outside, ids are opaque strings (32 hexadecimal digits for packets and claims). Inside, a participant
-is a 16-byte digest of (client app, subject), so that no length and no character of an app's user id
-reaches Redis or an index.
+Outside, ids are opaque strings (32 hexadecimal digits for packets and claims). Inside, a
+participant is a 16-byte digest of (client app, subject), so that no length and no character of an
+app's user id reaches Redis or an index.
 """
 
 from __future__ import annotations
@@ -50,6 +50,11 @@ def home_lane(home_key: bytes, participant: bytes, lanes: int) -> int:
     """
     word = hashlib.sha256(home_key + participant).digest()[:4]
     return int.from_bytes(word, "big") % lanes
+
+
+def bucket(participant: bytes, buckets: int) -> int:
+    """Which of a lane's small hashes in Redis holds this participant's record."""
+    return int.from_bytes(participant[-4:], "big") % buckets
 
 
 def parse_hex_id(text: str) -> uuid.UUID | None:

@@ -2,7 +2,7 @@
 
     -- script: claim
     -- keys: meta bucket              names of KEYS, in order
-    -- argv: member known_absent      names of ARGV, in order; a trailing "..." admits any number more
+    -- argv: member known_absent      names of ARGV, in order; a trailing "..." admits more
     -- include: splitting             other files of the folder, put before the script's own text
 
 A call with another number of keys or arguments than the header names is a defect and is refused

@@ -92,7 +92,7 @@ class GroupCommitter:
         outcomes: list[Committed | Unavailable] | list[BaseException]
         try:
             outcomes = journal.commit(lane_id, [entry.commit for entry in batch])
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 (whatever it is, nobody may wait for ever)
             outcomes = [error] * len(batch)
         with self._changed:
             for entry, outcome in zip(batch, outcomes, strict=True):

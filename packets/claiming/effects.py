@@ -120,7 +120,7 @@ class Outcome:
     retry_after_s: int | None = None
 
 
-# --- effects ----------------------------------------------------------------------------------------
+# --- effects ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +193,7 @@ class Rebuild:
 Effect = AskTargeted | TryPassword | Reserve | Commit | AskPostgres | Mark | PushFlags | Rebuild
 
 
-# --- replies ----------------------------------------------------------------------------------------
+# --- replies ------------------------------------------------------------------------------------
 
 
 class Reserved(enum.IntEnum):

@@ -2,9 +2,9 @@
 
 It does no I/O. Three promises live here:
 
-- An answered win is committed: `won` leaves only after `Commit` (or from a record that is marked as
-  committed), and says what Postgres returned.
-- A win beats every refusal: no refusal leaves before Postgres has been asked for the caller's claim.
+- An answered win is committed: `won` leaves only after `Commit` (or from a record that is marked
+  as committed), and says what Postgres returned.
+- A win beats every refusal: none leaves before Postgres has been asked for the caller's claim.
 - A final refusal is final: `sold_out` and `ended` are said only when Postgres shows every slot
   claimed or the lanes closed; until then the answer is `busy`.
 """
@@ -20,15 +20,14 @@ from packets.claiming import eligibility
 from packets.claiming.effects import (
     AskPostgres,
     AskTargeted,
-    ClaimRequest,
     Claimed,
+    ClaimRequest,
     Commit,
     Committed,
     Effect,
     Mark,
     Outcome,
     PacketView,
-    Portion,
     PushFlags,
     Reason,
     Rebuild,
@@ -58,8 +57,7 @@ def slot_of(packet: PacketView, participant: bytes, serial: int = 0) -> Slot:
         packet=packet.id,
         lane_id=packet.lane_ids[number],
         lane_number=number,
-        # Other bytes of the digest than those that a hash of it might favour: the digest is uniform.
-        bucket=int.from_bytes(participant[-4:], "big") % packet.buckets[number],
+        bucket=ids.bucket(participant, packet.buckets[number]),
         participant=participant,
         serial=serial,
         claim_id=ids.claim_id(packet.id, participant, serial),

@@ -12,18 +12,29 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import psycopg
 from django.db import connections
 from psycopg.rows import tuple_row
 
-from packets.claiming.effects import Claimed, Committed, Commit, Portion, Slot, Truth
-from packets.claiming.effects import Unavailable, Verdict
+from packets.claiming.effects import (
+    Claimed,
+    Commit,
+    Committed,
+    Portion,
+    Slot,
+    Truth,
+    Unavailable,
+    Verdict,
+)
 
 LOCK_TIMEOUT_MS = 200  # a lane held longer is somebody's trouble, and its clients hear 503
 STATEMENT_TIMEOUT_MS = 3000
 CONNECT_TIMEOUT_S = 2
-RETRY_FOR_S = 1.5  # how long a batch with an unknown outcome is sent again before the client is told
+RETRY_FOR_S = (
+    1.5  # how long a batch with an unknown outcome is sent again before the client is told
+)
 RETRY_PAUSE_S = 0.05
 
 _COMMIT = """
@@ -137,7 +148,7 @@ class Journal:
                 ),
             )
             found = cursor.fetchall()
-        return [_committed(row) for row in found]  # type: ignore[arg-type]
+        return [_committed(row) for row in found]
 
     def truth(self, slot: Slot) -> Truth:
         """Postgres's word on a slot and its packet, from one statement."""
@@ -173,8 +184,7 @@ def _committed(row: Row) -> Committed:
     return Committed(Verdict(verdict), claimed, lane_epoch)
 
 
-def _truth(row: tuple[uuid.UUID | None, int, int, int, int, dt.datetime, bool, bool, bool, bool,
-                      bool, bool, int, int]) -> Truth:
+def _truth(row: tuple[Any, ...]) -> Truth:
     claim_id, epoch, index, amount_fen, tier, committed_at, *rest = row
     claimed = None
     if claim_id is not None:

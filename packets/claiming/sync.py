@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-import hmac
 import uuid
 from dataclasses import dataclass, field
 from typing import Any, assert_never
@@ -47,7 +46,7 @@ log = structlog.get_logger(__name__)
 
 
 def password_key() -> bytes:
-    """The key of pass phrase digests; another SECRET_KEY makes stored phrases unguessable to us too."""
+    """The key of pass phrase digests, derived from SECRET_KEY."""
     return hashlib.sha256(b"laisee.password" + settings.SECRET_KEY.encode()).digest()
 
 

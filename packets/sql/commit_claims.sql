@@ -88,10 +88,8 @@ BEGIN
 
         v_left_fen := v_lane.total_fen - v_lane.claimed_fen;
         v_left_count := v_lane.count - v_lane.claimed_count;
-        -- A prize may lie outside the bounds of the ordinary portions.
-        v_min_fen := CASE WHEN v_packet.strategy = 'tiers' THEN 1 ELSE v_packet.min_fen END;
-        v_max_fen := CASE WHEN v_packet.strategy = 'tiers' THEN v_lane.total_fen
-                          ELSE COALESCE(v_packet.max_fen, v_lane.total_fen) END;
+        v_min_fen := v_packet.min_fen;
+        v_max_fen := COALESCE(v_packet.max_fen, v_lane.total_fen);
         v_verdicts := array_fill(NULL::text, ARRAY[n]);
         SELECT array_agg(c.index) INTO v_taken
           FROM packets_claim c

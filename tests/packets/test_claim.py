@@ -249,9 +249,7 @@ class TestLife:
     def test_due_packets_are_closed_by_the_sweep(self) -> None:
         packet = world.open_packet(closes_at=clock.now() + dt.timedelta(hours=1))
         assert services.packets_expire_due() == 0
-        Packet.objects.filter(id=packet.id).update(
-            closes_at=clock.now() - dt.timedelta(seconds=3)
-        )
+        Packet.objects.filter(id=packet.id).update(closes_at=clock.now() - dt.timedelta(seconds=3))
         assert services.packets_expire_due() == 1
         assert services.packets_expire_due() == 0
         assert Packet.objects.get().state == "closed"

@@ -1,4 +1,4 @@
-"""`laisee_commit_claims`: a verdict for every row, and what happens with one guard off at a time."""
+"""`laisee_commit_claims`: a verdict for every row, and what happens with a guard off."""
 
 from __future__ import annotations
 
@@ -47,7 +47,13 @@ def guard_off(owner_dsn: str) -> Iterator[Callable[..., None]]:
 
 
 def row(
-    packet: Packet, name: str, index: int, amount_fen: int, *, epoch: int = 1, lane: int | None = None
+    packet: Packet,
+    name: str,
+    index: int,
+    amount_fen: int,
+    *,
+    epoch: int = 1,
+    lane: int | None = None,
 ) -> Commit:
     """A reservation as a driver would commit it; by default in this person's home lane."""
     who = world.person(name)
@@ -89,7 +95,7 @@ def test_python_and_postgres_name_claims_and_lanes_alike(owner_dsn: str) -> None
 
 
 def test_a_batch_gets_a_verdict_for_every_row(journal: Journal) -> None:
-    """One batch: two wins, a double tap, a taken index, an old epoch, too much; no row harms another."""
+    """Wins, a double tap, a taken index, an old epoch, too much: no row harms another."""
     packet = world.open_packet(1_000, 10)
     assert commit(journal, row(packet, "zoe", 9, 100)) == ["won"]
 
@@ -222,7 +228,7 @@ def hold_lane(dsn: str, lane_id: int) -> psycopg.Connection:
 
 
 class TestWaiting:
-    """6: what a statement sees was settled before it waited; 5: whoever waits must not stop others."""
+    """6: a statement sees what was true before it waited; 5: whoever waits stops no other."""
 
     def both_doors_send_alice(self, packet: Packet, superuser_dsn: str) -> list[Verdict]:
         lane_id = packet.lanes.get().id
@@ -264,9 +270,10 @@ class TestWaiting:
         commit(journal, row(packet, "alice", 0, 100))
         holder = hold_lane(owner_dsn, packet.lanes.get().id)
         assert commit(journal, row(packet, "alice", 0, 100)) == ["exists"]
-        assert journal.commit(packet.lanes.get().id, [row(packet, "bob", 1, 100)])[
-            0
-        ].__class__ is Unavailable
+        assert (
+            journal.commit(packet.lanes.get().id, [row(packet, "bob", 1, 100)])[0].__class__
+            is Unavailable
+        )
         holder.close()
 
     def test_one_locked_lane_leaves_the_other_alone(self, owner_dsn: str) -> None:
@@ -338,7 +345,9 @@ class TestBatches:
     @pytest.mark.parametrize("poison", ["\0", "\ud800"])
     def test_a_defective_row_stands_alone(self, journal: Journal, poison: str) -> None:
         packet = world.open_packet(1_000, 10)
-        rows = [row(packet, name, index, 10) for index, name in enumerate(["alice", "bob", "carol"])]
+        rows = [
+            row(packet, name, index, 10) for index, name in enumerate(["alice", "bob", "carol"])
+        ]
         bad = Commit(rows[1].slot, rows[1].portion, world.APP, f"bob{poison}")
         answers = journal.commit(rows[0].slot.lane_id, [rows[0], bad, rows[2]])
         assert [type(answer).__name__ for answer in answers] == [

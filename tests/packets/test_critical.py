@@ -105,7 +105,7 @@ def test_control_a_repeat_from_redis_tells_of_a_win_that_is_not_there() -> None:
 
 
 def test_a_stale_redis_does_not_change_the_answer() -> None:
-    """Second form: Redis forgets Alice's win and gives her another portion; she hears the old one."""
+    """Redis forgets Alice's win and gives her another portion; she hears of the old one."""
     packet = world.open_packet(1_000, 5)
     first = world.claim(packet, "alice")
     view = registry.view(packet.id)
@@ -130,9 +130,9 @@ def test_a_stale_redis_does_not_change_the_answer() -> None:
 def lane_amounts(packet: Packet) -> list[list[int]]:
     return [
         list(
-            Claim.objects.filter(lane=lane).order_by("epoch", "index").values_list(
-                "amount_fen", flat=True
-            )
+            Claim.objects.filter(lane=lane)
+            .order_by("epoch", "index")
+            .values_list("amount_fen", flat=True)
         )
         for lane in packet.lanes.order_by("number")
     ]

@@ -101,7 +101,9 @@ class TestTwoLoaders:
 
     def test_control_without_the_guard_it_overwrites(self, monkeypatch: pytest.MonkeyPatch) -> None:
         script = lua.load("packets", "load")
-        careless = dataclasses.replace(script, text=without_guard(script.text, "load"), sha="1" * 40)
+        careless = dataclasses.replace(
+            script, text=without_guard(script.text, "load"), sha="1" * 40
+        )
         load = lua.load
         monkeypatch.setattr(
             lua, "load", lambda app, name: careless if name == "load" else load(app, name)
@@ -237,9 +239,11 @@ def test_restore_reopens_every_lane_and_forgets_what_the_books_do_not_know(
         "1,9,500,0,1700000000000",
     )
     told = sync.claim(packet.id, world.person("bob"), ClaimRequest())
-    assert told is not None and told[0].result is Result.WON and not Claim.objects.filter(
-        id=bob.claim_id
-    ).exists()
+    assert (
+        told is not None
+        and told[0].result is Result.WON
+        and not Claim.objects.filter(id=bob.claim_id).exists()
+    )
 
     call_command("reopen_lanes")
 
