@@ -125,9 +125,7 @@ class Gate(models.Model):
     ALL = "all"
 
     key = models.CharField(_("key"), max_length=64, unique=True)
-    state = models.CharField(
-        _("state"), max_length=8, choices=State.choices, default=State.PAUSED
-    )
+    state = models.CharField(_("state"), max_length=8, choices=State.choices, default=State.PAUSED)
     reason = models.CharField(_("reason"), max_length=200, blank=True)
     changed_at = models.DateTimeField(_("changed at"), auto_now=True)
 
@@ -219,9 +217,7 @@ class Packet(models.Model):
                 name="packet_shape",
             ),
             models.CheckConstraint(condition=Q(min_fen__gte=1), name="packet_min"),
-            models.CheckConstraint(
-                condition=Q(closes_at__gt=F("opens_at")), name="packet_window"
-            ),
+            models.CheckConstraint(condition=Q(closes_at__gt=F("opens_at")), name="packet_window"),
             models.CheckConstraint(
                 condition=Q(lane_count__gte=1) & Q(lane_count__lte=MAX_LANES), name="packet_lanes"
             ),
