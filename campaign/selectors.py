@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from django.db.models import (
     BigIntegerField,
     Case,
+    Count,
     F,
     OuterRef,
     Q,
@@ -111,12 +112,12 @@ def campaigns_with_spending() -> QuerySet[Campaign]:
         Campaign.packets.through.objects.filter(campaign=OuterRef("pk"))
         .order_by()
         .values("campaign")
-        .annotate(n=Coalesce(Sum(Value(1)), _ZERO))
+        .annotate(n=Count("id"))
         .values("n")
     )
     return Campaign.objects.select_related("account", "gate").annotate(
         spent_fen=Coalesce(Subquery(lanes), _ZERO),
-        packet_count=Coalesce(Subquery(packets, output_field=BigIntegerField()), _ZERO),
+        packet_count=Coalesce(Subquery(packets), 0),
     )
 
 

@@ -10,7 +10,7 @@ from rest_framework.response import Response
 
 from campaign import selectors
 from campaign.api import schemas, shapes
-from engine.lib.openapi import problems
+from engine.lib.openapi import REF, problems
 from engine.lib.pages import PAGE_PARAMETERS, paginate
 from engine.lib.problem import Code, ProblemError
 from engine.lib.renderers import OrjsonRenderer
@@ -24,6 +24,8 @@ IF_NONE_MATCH = OpenApiParameter(
     OpenApiParameter.HEADER,
     description="The ETag of the answer that you have.",
 )
+# Described already as an item of the page; the same component, not a second of that name.
+A_CAMPAIGN = OpenApiResponse({"$ref": REF.format(name=schemas.Campaign.__name__)})
 NOT_MODIFIED = OpenApiResponse(description="What you have is current.")
 
 
@@ -64,7 +66,7 @@ class CampaignDetail(ParticipantView):
         operation_id="campaigns_retrieve",
         summary="A campaign with its rules and packets",
         parameters=[IF_NONE_MATCH],
-        responses={200: schemas.Campaign, 304: NOT_MODIFIED},
+        responses={200: A_CAMPAIGN, 304: NOT_MODIFIED},
         tags=["campaigns"],
     )
     def get(self, request: Request, slug: str) -> Response:
