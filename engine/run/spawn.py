@@ -93,8 +93,14 @@ def kill_strays(data_dir: Path, name: str | None = None, timeout_s: float = 5.0)
     found = strays(data_dir, name)
     for pid in found:
         _kill(pid)
-    gone = wait_until(lambda: not [_kill(pid) for pid in strays(data_dir, name)], timeout_s)
-    if not gone:
+
+    def gone() -> bool:
+        left = strays(data_dir, name)
+        for pid in left:  # some may have been born while we looked
+            _kill(pid)
+        return not left
+
+    if not wait_until(gone, timeout_s):
         raise RuntimeError(f"processes {strays(data_dir, name)} of {data_dir} can't be ended")
     return len(found)
 
