@@ -53,6 +53,7 @@ IDLE_TIMEOUT_MS = 4_000
 # Tries of one transaction that met a deadlock, a serialization failure or a lock timeout.
 ATTEMPTS = 5
 BACKOFF_S = 0.02
+BACKOFF_MAX_S = 0.5
 REASON_MAX_CHARS = 300  # ClaimState.reason
 
 _TRY_AGAIN = frozenset({"40P01", "40001", "55P03"})  # deadlock, serialization, lock timeout
@@ -352,7 +353,7 @@ def _transaction(work: Callable[[], T]) -> T:
                 raise
             log.warning("settlement_retry", attempt=attempt, sqlstate=sqlstate(error))
             # Jitter, or the same two would meet again.
-            time.sleep(random.uniform(0, BACKOFF_S * 2**attempt))
+            time.sleep(random.uniform(0, min(BACKOFF_S * 2**attempt, BACKOFF_MAX_S)))
     raise AssertionError("the loop returns or raises")
 
 

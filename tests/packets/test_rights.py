@@ -136,9 +136,7 @@ def test_a_table_of_the_same_name_in_front_catches_nothing(app: App) -> None:
     assert lane.claimed_count == 0
 
 
-def test_a_right_given_by_hand_does_not_stay(
-    app: App, owner_dsn: str, paid: Claim
-) -> None:
+def test_a_right_given_by_hand_does_not_stay(app: App, owner_dsn: str, paid: Claim) -> None:
     with psycopg.connect(owner_dsn) as owner:
         owner.execute("GRANT UPDATE, TRUNCATE ON packets_transfer TO laisee_app")
     app.execute("SELECT 1 FROM packets_transfer FOR UPDATE")  # it is there
