@@ -5,12 +5,22 @@ from __future__ import annotations
 import os
 
 from celery import Celery
+from celery.signals import setup_logging
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "engine.settings")
 
 app = Celery("laisee")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
+
+
+@setup_logging.connect
+def _logs(**_options: object) -> None:
+    """Celery leaves logging alone where somebody answers this signal; ours is one for all."""
+    from engine.lib.logs import configure
+
+    configure()
+
 
 # Settlement has a queue of its own, so that nothing else makes it wait.
 app.conf.task_routes = {"packets.tasks.settle_*": {"queue": "settle"}}

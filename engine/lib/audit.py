@@ -80,7 +80,7 @@ _ROWS = """
     SELECT id, prev_hash, hash, id::text, ((extract(epoch FROM at) * 1000000)::bigint)::text,
            actor, action, object_type, object_id, before::text, after::text,
            reason, request_id, ip
-    FROM engine_auditevent WHERE id > %s ORDER BY id LIMIT %s
+    FROM engine_auditevent AS event WHERE event.id > %s ORDER BY event.id LIMIT %s
 """
 # One statement, so that head and newest row are of one moment.
 _END = """
