@@ -16,6 +16,7 @@ whom) can't be seen in rows; the tests and the fault drills prove them.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import re
 import time
@@ -26,6 +27,7 @@ from typing import Any
 
 from django.db import OperationalError, connection, transaction
 
+from engine.lib.clock import rfc3339
 from engine.lib.sql import load
 from packets.ledger import sqlstate
 
@@ -33,6 +35,7 @@ from packets.ledger import sqlstate
 ROUTE_LIMIT_MS = 4_500
 # `manage.py audit_money` is started by a person who waits for the answer.
 COMMAND_LIMIT_MS = 120_000
+SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 SAMPLES = 3  # offenders named per check
 _QUERY_CANCELED = "57014"
 
@@ -192,7 +195,7 @@ def invariants_check(
     answers: dict[str, tuple[int, list[str]]] = {}
     # Durable: a caller's open transaction would have a snapshot already.
     with transaction.atomic(durable=True), connection.cursor() as cursor:
-        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        cursor.execute(SNAPSHOT)
         # Compiling these one-off queries costs more than it saves.
         cursor.execute("SET LOCAL jit = off")
         cursor.execute("SET LOCAL work_mem = '64MB'")
@@ -239,3 +242,15 @@ def _judge(question: Question, count: int, samples: list[str]) -> Check:
         verdict=Verdict.BROKEN if count else Verdict.HOLDS,
         detail=detail,
     )
+
+
+def report_json(report: InvariantReport) -> dict[str, Any]:
+    """The report as the API and `--json` show it."""
+    return {
+        "taken_at": rfc3339(report.taken_at),
+        "took_ms": report.took_ms,
+        "holds": report.holds,
+        "checks": [dataclasses.asdict(check) for check in report.checks],
+        "totals": [dataclasses.asdict(totals) for totals in report.totals],
+        "progress": dataclasses.asdict(report.progress),
+    }

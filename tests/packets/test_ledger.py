@@ -51,7 +51,7 @@ def picture() -> tuple[object, ...]:
     return tuple(accounts), tuple(transfers)
 
 
-# --- moving money -----------------------------------------------------------------------------------
+# --- moving money ---------------------------------------------------------------------------------
 
 
 def test_alice_pays_bob() -> None:
@@ -195,7 +195,7 @@ def test_any_history_adds_up(history: list[list[tuple[int, int, int]]]) -> None:
         assert [ledger.balance_fen(account.id) for account in accounts] == model
 
 
-# --- what even the owner of the tables can't do -------------------------------------------------------
+# --- what even the owner of the tables can't do ---------------------------------------------------
 
 INSERT_ONLY = [
     ("packets_transfer", "amount_fen = amount_fen + 1", "transfer_insert_only"),
@@ -303,12 +303,13 @@ def test_the_file_may_be_installed_again(owner: Owner) -> None:
     owner.execute(without_guard(text, "insert_only", "account_order"))  # type: ignore[arg-type]
 
 
-# --- the tool that switches guards off ----------------------------------------------------------------
+# --- the tool that switches guards off ------------------------------------------------------------
 
 
 def test_without_guard_takes_out_what_is_marked() -> None:
-    text = "a\n  -- guard:one begin\nb\n  -- guard:one end\nc\n-- guard:two begin\nd\n-- guard:two end\n"
-    assert without_guard(text, "one") == "a\nc\n-- guard:two begin\nd\n-- guard:two end\n"
+    two = "-- guard:two begin\nd\n-- guard:two end\n"
+    text = "a\n  -- guard:one begin\nb\n  -- guard:one end\nc\n" + two
+    assert without_guard(text, "one") == "a\nc\n" + two
     assert without_guard(text, "one", "two") == "a\nc\n"
 
 

@@ -99,7 +99,7 @@ def in_threads(workers: int, work: Callable[[int], SettlementResult]) -> list[Se
         return list(pool.map(run, range(workers)))
 
 
-# --- the ordinary day ---------------------------------------------------------------------------------
+# --- the ordinary day -----------------------------------------------------------------------------
 
 
 def test_three_people_get_their_money() -> None:
@@ -198,7 +198,7 @@ def test_settlement_does_not_touch_the_lanes_row(owner_dsn: str) -> None:
         assert settle_lane(lane.id).settled == 4
 
 
-# --- many workers -------------------------------------------------------------------------------------
+# --- many workers ---------------------------------------------------------------------------------
 
 
 def test_a_lane_that_is_taken_is_left_alone(owner_dsn: str) -> None:
@@ -259,7 +259,7 @@ def test_without_the_cursors_lock_the_reference_still_pays_once(
     assert_all_paid_once()
 
 
-# --- dense wallets: everybody's batch meets everybody's ------------------------------------------------
+# --- dense wallets: everybody's batch meets everybody's -------------------------------------------
 
 WORKERS = 6
 PEOPLE = 120
@@ -341,7 +341,7 @@ def test_without_the_accounts_order_dense_wallets_deadlock(
     assert any("40P01" in settle_dense() for _ in range(5))
 
 
-# --- a claim that can't be paid ------------------------------------------------------------------------
+# --- a claim that can't be paid -------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -461,7 +461,7 @@ def test_a_lane_without_a_cursor_is_a_defect(superuser_dsn: str) -> None:
         settle_lane(lane.id)
 
 
-# --- trouble that isn't the claims' fault ---------------------------------------------------------------
+# --- trouble that isn't the claims' fault ---------------------------------------------------------
 
 
 def test_a_lock_held_too_long_parks_nothing(
@@ -505,7 +505,7 @@ def test_a_worker_killed_in_mid_batch_loses_and_doubles_nothing(superuser_dsn: s
     code = "import django; django.setup(); from packets.settlement import settle_due; settle_due()"
     escrow = f"SELECT 1 FROM packets_account WHERE id = {packet.escrow_id} FOR NO KEY UPDATE"
     with locked(superuser_dsn, escrow):
-        # The batch has written its transfers and now waits, in the ledger's trigger, for the escrow.
+        # The batch has written its transfers; now the ledger's trigger waits for the escrow.
         worker = subprocess.Popen(
             [sys.executable, "-c", code],
             cwd=ROOT,

@@ -6,7 +6,6 @@ time was over before the answer.
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from typing import IO, Any, cast
 
@@ -24,6 +23,7 @@ from packets.invariants import (
     Totals,
     Verdict,
     invariants_check,
+    report_json,
 )
 
 EXIT_BROKEN = 1
@@ -50,7 +50,9 @@ class Command(BaseCommand):
             self.stderr.write(f"audit_money: {problem}. Ask again with a larger --limit-s.")
             sys.exit(EXIT_UNFINISHED)
         if options["json"]:
-            self.stdout.write(orjson.dumps(as_json(report), option=orjson.OPT_INDENT_2).decode())
+            self.stdout.write(
+                orjson.dumps(report_json(report), option=orjson.OPT_INDENT_2).decode()
+            )
         else:
             self._print(report)
         if not report.holds:
@@ -104,15 +106,3 @@ def money_line(totals: Totals) -> str:
     write = yuan if totals.currency == CURRENCY else "{:,} fen".format
     parts = " + ".join(f"{name} {write(amount)}" for name, amount in amounts.items())
     return f"{totals.currency}: funded {write(totals.funded_fen)} = {parts}"
-
-
-def as_json(report: InvariantReport) -> dict[str, Any]:
-    """The report as the API and `--json` show it."""
-    return {
-        "taken_at": rfc3339(report.taken_at),
-        "took_ms": report.took_ms,
-        "holds": report.holds,
-        "checks": [dataclasses.asdict(check) for check in report.checks],
-        "totals": [dataclasses.asdict(totals) for totals in report.totals],
-        "progress": dataclasses.asdict(report.progress),
-    }
