@@ -124,19 +124,20 @@ def post(entries: Sequence[Entry]) -> list[Posted]:
     """
     if not entries:
         return []
-    columns = [
-        [entry.reference for entry in entries],
+    references = [entry.reference for entry in entries]
+    columns = (
+        references,
         [str(entry.kind) for entry in entries],
         [entry.debit_account_id for entry in entries],
         [entry.credit_account_id for entry in entries],
         [entry.amount_fen for entry in entries],
         [entry.currency for entry in entries],
-    ]
+    )
     try:
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute(_INSERT, columns)
             created = dict(cursor.fetchall())
-            cursor.execute(_READ, [columns[0]])
+            cursor.execute(_READ, [references])
             stored = {row[0]: row[1:] for row in cursor.fetchall()}
             for entry in entries:
                 if stored[entry.reference][1:] != _content(entry):

@@ -84,10 +84,10 @@ def corrupt(superuser_dsn: str, story: Story) -> Iterator[Callable[..., None]]:
                 ).fetchone()
                 assert row is not None, constraint
                 removed.append((table, constraint, str(row[0])))
-                link.execute(f"ALTER TABLE {table} DROP CONSTRAINT {constraint} CASCADE")  # type: ignore[arg-type]
+                link.execute(f"ALTER TABLE {table} DROP CONSTRAINT {constraint} CASCADE")
             link.execute("SET session_replication_role = replica")
             for statement in statements:
-                assert link.execute(statement).rowcount != 0, statement  # type: ignore[arg-type]
+                assert link.execute(statement).rowcount != 0, statement
 
     yield run
     connection.close()
@@ -95,7 +95,7 @@ def corrupt(superuser_dsn: str, story: Story) -> Iterator[Callable[..., None]]:
         clean_tables(link)
         link.execute("SET session_replication_role = origin")
         for table, constraint, definition in removed:
-            link.execute(f"ALTER TABLE {table} ADD CONSTRAINT {constraint} {definition}")  # type: ignore[arg-type]
+            link.execute(f"ALTER TABLE {table} ADD CONSTRAINT {constraint} {definition}")
 
 
 def audit_money() -> tuple[int, set[str]]:
@@ -408,11 +408,11 @@ def test_turns_red(story: Story, corrupt: Callable[..., None], name: str) -> Non
 )
 def test_guards_in_place_turns_red(story: Story, owner_dsn: str, table: str, trigger: str) -> None:
     with psycopg.connect(owner_dsn, autocommit=True) as owner:
-        owner.execute(f"ALTER TABLE {table} DISABLE TRIGGER {trigger}")  # type: ignore[arg-type]
+        owner.execute(f"ALTER TABLE {table} DISABLE TRIGGER {trigger}")
         try:
             assert audit_money() == (1, {"guards_in_place"})
         finally:
-            owner.execute(f"ALTER TABLE {table} ENABLE TRIGGER {trigger}")  # type: ignore[arg-type]
+            owner.execute(f"ALTER TABLE {table} ENABLE TRIGGER {trigger}")
     assert audit_money() == (0, set())
 
 

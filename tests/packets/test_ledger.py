@@ -217,7 +217,7 @@ def test_insert_only(owner: Owner, table: str, change: str, trigger: str) -> Non
     settled_claim()
     for statement in (f"UPDATE {table} SET {change}", f"DELETE FROM {table}"):
         with pytest.raises(psycopg.errors.IntegrityConstraintViolation, match="insert-only"):
-            owner.execute(statement)  # type: ignore[arg-type]
+            owner.execute(statement)
         owner.rollback()
 
 
@@ -227,8 +227,8 @@ def test_without_its_trigger_the_owner_rewrites_it(
     owner: Owner, table: str, change: str, trigger: str
 ) -> None:
     settled_claim()
-    owner.execute(f"DROP TRIGGER {trigger} ON {table}")  # type: ignore[arg-type]
-    assert owner.execute(f"UPDATE {table} SET {change}").rowcount > 0  # type: ignore[arg-type]
+    owner.execute(f"DROP TRIGGER {trigger} ON {table}")
+    assert owner.execute(f"UPDATE {table} SET {change}").rowcount > 0
 
 
 def test_what_became_of_a_claim_is_said_once(owner: Owner) -> None:
@@ -239,7 +239,7 @@ def test_what_became_of_a_claim_is_said_once(owner: Owner) -> None:
         "DELETE FROM packets_claimstate",
     ):
         with pytest.raises(psycopg.errors.IntegrityConstraintViolation, match="is final"):
-            owner.execute(statement)  # type: ignore[arg-type]
+            owner.execute(statement)
         owner.rollback()
     owner.execute("DROP TRIGGER claimstate_once ON packets_claimstate")
     assert owner.execute("DELETE FROM packets_claimstate").rowcount == 1  # the control
@@ -263,7 +263,7 @@ def test_accounts_move_by_transfers_only(owner: Owner) -> None:
         "DELETE FROM packets_account",
     ):
         with pytest.raises(psycopg.errors.IntegrityConstraintViolation, match="only by transfers"):
-            owner.execute(statement)  # type: ignore[arg-type]
+            owner.execute(statement)
         owner.rollback()
     assert picture() == before
     owner.execute("DROP TRIGGER account_moves_by_transfer ON packets_account")
@@ -299,8 +299,8 @@ def test_the_file_may_be_installed_again(owner: Owner) -> None:
 
     text = load("packets", "ledger.sql")
     assert {"account_order", "insert_only", "one_currency"} <= guards(text)
-    owner.execute(text)  # type: ignore[arg-type]
-    owner.execute(without_guard(text, "insert_only", "account_order"))  # type: ignore[arg-type]
+    owner.execute(text)
+    owner.execute(without_guard(text, "insert_only", "account_order"))
 
 
 # --- the tool that switches guards off ------------------------------------------------------------

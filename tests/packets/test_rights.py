@@ -52,7 +52,7 @@ def grant_app_rights() -> str:
 
 def picture() -> tuple[object, ...]:
     return tuple(
-        list(model.objects.order_by("pk").values_list())  # type: ignore[attr-defined]
+        list(model.objects.order_by("pk").values_list())
         for model in (Account, Transfer, Claim, ClaimState, Lane, LaneEpoch)
     )
 
@@ -102,7 +102,7 @@ FORBIDDEN = [
 def test_refused(app: App, paid: Claim, statement: str) -> None:
     before = picture()
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
-        app.execute(statement)  # type: ignore[arg-type]
+        app.execute(statement)
     app.rollback()
     assert picture() == before
 

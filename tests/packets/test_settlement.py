@@ -79,7 +79,7 @@ def assert_all_paid_once() -> None:
 def locked(dsn: str, query: str) -> Iterator[None]:
     """Somebody else's open transaction that holds these rows."""
     with psycopg.connect(dsn) as link:
-        link.execute(query)  # type: ignore[arg-type]
+        link.execute(query)
         yield
         link.rollback()
 
@@ -289,7 +289,7 @@ def install(owner_dsn: str, superuser_dsn: str) -> Iterator[Callable[[str], None
     def run(dsn: str, sql: str) -> None:
         connection.close()
         with psycopg.connect(dsn) as link:
-            link.execute(sql)  # type: ignore[arg-type]
+            link.execute(sql)
 
     run(superuser_dsn, f"{role} SET deadlock_timeout = '50ms'")
     yield partial(run, owner_dsn)
@@ -354,7 +354,7 @@ def refuse(owner_dsn: str) -> Iterator[Callable[[bytes | None], None]]:
             link.execute("ALTER TABLE packets_account DROP CONSTRAINT IF EXISTS test_refuses")
             if participant is not None:
                 link.execute(
-                    "ALTER TABLE packets_account ADD CONSTRAINT test_refuses CHECK"  # type: ignore[arg-type]
+                    "ALTER TABLE packets_account ADD CONSTRAINT test_refuses CHECK"
                     f" (owner <> '{participant.hex()}' OR credits_fen = 0)"
                 )
 
@@ -493,7 +493,7 @@ def test_a_lock_that_goes_away_is_waited_for_again(
             retries.append(pause_s)
             link.rollback()
 
-        monkeypatch.setattr(settlement.time, "sleep", let_go)
+        monkeypatch.setattr("packets.settlement.time.sleep", let_go)
         assert settle_lane(lane.id).settled == 4
     assert len(retries) == 1
 
@@ -532,7 +532,7 @@ def waiting_settlements(dsn: str) -> int:
 def settlements(dsn: str, also: str = "") -> int:
     with psycopg.connect(dsn) as link:
         row = link.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE state = 'active'"  # type: ignore[arg-type]
+            "SELECT count(*) FROM pg_stat_activity WHERE state = 'active'"
             " AND pid <> pg_backend_pid() AND query LIKE '%packets_claimstate%' " + also
         ).fetchone()
     assert row is not None
