@@ -10,6 +10,7 @@ that the account can't pay doesn't open. States move only by conditional UPDATEs
 
 from __future__ import annotations
 
+import re
 import uuid
 from zoneinfo import available_timezones
 
@@ -24,6 +25,14 @@ from engine.lib.money import CURRENCY, MAX_FEN
 DEFAULT_TIMEZONE = "Asia/Shanghai"
 SLUG_MAX_CHARS = 60
 RULES_MAX_CHARS = 20_000  # a page of rules; longer texts belong on the app's own site
+
+
+_SLUG = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*\Z")
+
+
+def slug_is_valid(text: str) -> bool:
+    """Small letters, digits and single hyphens: what can stand in an address as it is."""
+    return len(text) <= SLUG_MAX_CHARS and _SLUG.match(text) is not None
 
 
 def validate_timezone(name: str) -> None:

@@ -21,7 +21,7 @@ from django.db.models import (
 )
 from django.db.models.functions import Coalesce
 
-from campaign.models import Campaign
+from campaign.models import Campaign, slug_is_valid
 from packets.models import ClaimState, Gate, Lane, Packet
 
 State = Campaign.State
@@ -53,6 +53,9 @@ def campaigns_live(client_app_id: int) -> QuerySet[Campaign]:
 
 
 def campaign_visible(slug: str, client_app_id: int) -> Campaign | None:
+    """The campaign of this slug, unless it is a draft or not carried by the app."""
+    if not slug_is_valid(slug):  # an address may hold anything, also what no column can
+        return None
     return (
         Campaign.objects.filter(slug=slug, state__in=VISIBLE, client_apps=client_app_id)
         .prefetch_related("links__packet")

@@ -15,7 +15,6 @@ here with words; made impossible by the ledger account that can't be overdrawn).
 from __future__ import annotations
 
 import datetime as dt
-import re
 import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -27,7 +26,7 @@ from django.db.models import F, Max
 
 from campaign import rules, selectors
 from campaign.convergence import campaign_converge, campaign_locked
-from campaign.models import Campaign, CampaignPacket, validate_timezone
+from campaign.models import Campaign, CampaignPacket, slug_is_valid, validate_timezone
 from engine.lib.audit import audit_record
 from engine.lib.clock import now
 from engine.lib.errors import ServiceError, TransitionRefused
@@ -37,7 +36,6 @@ from packets import services as packet_services
 from packets.models import Account, Gate, Packet, Transfer
 
 State = Campaign.State
-_SLUG = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*\Z")
 # A campaign's packets are all opened and closed by one worker's loop, and listed on one page.
 MAX_PACKETS_PER_CAMPAIGN = 200
 
@@ -61,7 +59,7 @@ def campaign_create(
     created_by: User | None = None,
 ) -> Campaign:
     """A draft with an empty account and a closed-for-now gate; nothing of it can be claimed yet."""
-    if not _SLUG.match(slug) or len(slug) > 60:
+    if not slug_is_valid(slug):
         raise ServiceError("slug", "invalid", "small letters, digits and single hyphens, up to 60")
     if not name_zh.strip():
         raise ServiceError("name_zh", "blank", "a campaign needs a name")

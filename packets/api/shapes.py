@@ -12,7 +12,7 @@ from engine.lib.clock import rfc3339
 from packets import invariants as rules
 from packets import revealed, selectors
 from packets.api import schemas
-from packets.claiming.effects import Claimed, Outcome, PacketView
+from packets.claiming.effects import Claimed, Outcome, PacketView, Result
 from packets.models import ClaimState, Transfer
 from packets.models import Packet as PacketRow
 
@@ -56,6 +56,15 @@ def won_claim(claimed: Claimed, view: PacketView, lane_number: int) -> schemas.C
     )
 
 
+# What a refusal shows of the packet is newer than what the process remembers of it.
+_SHOWN_BY = {
+    Result.SOLD_OUT: schemas.PacketState.SOLD_OUT,
+    Result.ENDED: schemas.PacketState.CLOSED,
+    Result.PAUSED: schemas.PacketState.PAUSED,
+    Result.NOT_STARTED: schemas.PacketState.SCHEDULED,
+}
+
+
 def claim_answer(outcome: Outcome, view: PacketView, participant: bytes) -> schemas.ClaimAnswer:
     won = outcome.claim is not None
     lane_number = ids.home_lane(view.home_key, participant, len(view.lane_ids))
@@ -68,7 +77,7 @@ def claim_answer(outcome: Outcome, view: PacketView, participant: bytes) -> sche
                 if outcome.left_count is not None and len(view.lane_ids) == 1
                 else view.left_count
             ),
-            state=schemas.PacketState(view.state),
+            state=_SHOWN_BY.get(outcome.result, schemas.PacketState(view.state)),
         ),
         claim=won_claim(outcome.claim, view, lane_number) if outcome.claim else UNSET,
         replayed=outcome.replayed if won else UNSET,

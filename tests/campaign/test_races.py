@@ -156,9 +156,9 @@ def test_two_clocks_end_a_campaign_once() -> None:
 def test_the_clock_finishes_what_a_dead_process_began() -> None:
     """A process died right after its transition: the gate and the packets lag behind."""
     campaign = stage.live()
-    with mock.patch.object(services, "campaign_converge", side_effect=KeyboardInterrupt):
-        with pytest.raises(KeyboardInterrupt):
-            services.campaign_kill(campaign_id=campaign.pk, actor=stage.ACTOR)
+    dies = mock.patch.object(services, "campaign_converge", side_effect=KeyboardInterrupt)
+    with dies, pytest.raises(KeyboardInterrupt):
+        services.campaign_kill(campaign_id=campaign.pk, actor=stage.ACTOR)
     assert Gate.objects.get(pk=campaign.gate_id).state == "open"
 
     first, second = campaign_clock(), campaign_clock()

@@ -1,0 +1,103 @@
+"""The doors through which a client comes in. One contract: the same stories run through each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from django.test import Client
+
+from packets import selectors
+from packets.claiming.registry import registry
+
+BASE = "/api/v1"
+
+
+def forget_packets() -> None:
+    """As if the second were over for which a process shows the same of a packet to everyone."""
+    registry.forget()
+    selectors._recent_cache.clear()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back. `json` is None where the body is empty."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body) if self.body else None
+
+    @property
+    def code(self) -> str:
+        """The problem's code, after checking that it is a whole problem."""
+        assert self.headers["Content-Type"] == "application/problem+json", self.headers
+        problem = self.json
+        assert set(problem) - {"errors"} == {
+            "type",
+            "title",
+            "status",
+            "detail",
+            "instance",
+            "code",
+        }
+        assert problem["status"] == self.status
+        assert problem["instance"] == self.headers["X-Request-ID"]
+        return str(problem["code"])
+
+    @property
+    def pointers(self) -> list[tuple[str, str]]:
+        """(pointer, code) of each error of a 422."""
+        return [(error["pointer"], error["code"]) for error in self.json["errors"]]
+
+
+class Door(Protocol):
+    def request(
+        self, method: str, path: str, *, body: bytes = b"", headers: Mapping[str, str]
+    ) -> Answer: ...
+
+
+class WebDoor:
+    """Django under WSGI, in this process."""
+
+    def request(
+        self, method: str, path: str, *, body: bytes = b"", headers: Mapping[str, str]
+    ) -> Answer:
+        kind = headers.get("Content-Type", "")
+        response = Client(raise_request_exception=False).generic(
+            method,
+            path,
+            body,
+            content_type=kind,
+            headers={name: value for name, value in headers.items() if name != "Content-Type"},
+        )
+        content = b"".join(response) if response.streaming else response.content  # type: ignore[arg-type]
+        return Answer(response.status_code, dict(response.headers), content)
+
+
+@dataclass(frozen=True)
+class Visitor:
+    """Somebody at a door, with or without credentials."""
+
+    door: Door
+    authorization: str | None = None
+
+    def get(self, path: str, **headers: str) -> Answer:
+        return self.send("GET", path, **headers)
+
+    def post(self, path: str, body: Any = None, **headers: str) -> Answer:
+        """`body`: bytes as they are, anything else as JSON, None for no body at all."""
+        raw = (
+            b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+        )
+        return self.send("POST", path, raw, **{"Content-Type": "application/json", **headers})
+
+    def send(self, method: str, path: str, body: bytes = b"", **headers: str) -> Answer:
+        if self.authorization is not None:
+            headers.setdefault("Authorization", self.authorization)
+        return self.door.request(method, BASE + path, body=body, headers=headers)
