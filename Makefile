@@ -15,7 +15,9 @@ FIND_PYTHON = found=; for p in "$(PYTHON)" python3 /usr/bin/python3 python3.14 p
 	done; \
 	[ -n "$$found" ] || { echo "! no Python 3.11 or newer found; name one: make $@ PYTHON=/path/to/python3" >&2; exit 1; }
 # Checks that only read the code still need settings; they reach no server.
-TOOL_ENV = env -u PORT -u EDGE_PORT SECRET_KEY=tools DATABASE_URL=postgres://tools@127.0.0.1:9/tools \
+TOOL_ENV = env -u PORT -u EDGE_PORT \
+	SECRET_KEY=tools-that-only-read-the-code-pass-the-checks-as-well-0123456789 \
+	ENCRYPTION_KEYS=tools:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA= DATABASE_URL=postgres://tools@127.0.0.1:9/tools \
 	REDIS_URL=redis://127.0.0.1:9/0 DATA_DIR=/nonexistent/laisee LOG_LEVEL=ERROR
 
 help: ## list these commands

@@ -161,7 +161,7 @@ class ClientKeyAdmin(KeyAdmin):
     list_select_related = ["client_app"]
     search_fields = ["kid", "label"]
 
-    def get_fields(self, request: HttpRequest, obj: Model | None = None) -> list[str]:
+    def get_fields(self, request: HttpRequest, obj: Model | None = None) -> list[Any]:
         if obj is None:
             return ["client_app", "label", "public_key"]
         return ["kid", "client_app", "alg", "public_key", "label", "created_at", "revoked_at"]
@@ -216,7 +216,7 @@ class ApiKeyAdmin(KeyAdmin):
     list_select_related = ["client_app"]
     search_fields = ["name", "prefix"]
 
-    def get_fields(self, request: HttpRequest, obj: Model | None = None) -> list[str]:
+    def get_fields(self, request: HttpRequest, obj: Model | None = None) -> list[Any]:
         if obj is None:
             return ["client_app", "name", "scopes", "expires_at"]
         return [*self.list_display]

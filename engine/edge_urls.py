@@ -1,4 +1,4 @@
-"""The edge's addresses: the two hot routes and the probes, the same views as behind the web door."""
+"""The edge's addresses: the two hot routes and the probes, by the web door's own views."""
 
 from __future__ import annotations
 

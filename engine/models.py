@@ -155,7 +155,8 @@ class AuditEvent(models.Model):
     after = models.JSONField(_("after"), null=True, blank=True)
     reason = models.TextField(_("reason"), blank=True, default="")
     request_id = models.CharField(_("request id"), max_length=64, blank=True, default="")
-    ip = models.CharField(_("IP address"), max_length=45, blank=True, default="")
+    # The network (/24, /56) only: this log can never be erased.
+    ip = models.CharField(_("network"), max_length=45, blank=True, default="")
     prev_hash = models.CharField(_("previous hash"), max_length=HASH_HEX_CHARS, default="")
     hash = models.CharField(_("hash"), max_length=HASH_HEX_CHARS, default="")
 

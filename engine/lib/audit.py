@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 from django.db import connection
 
-from engine.lib.middleware import client_ip
+from engine.lib.middleware import client_ip, network_of
 from engine.models import AuditEvent
 
 GENESIS = "0" * 64
@@ -47,7 +47,7 @@ def audit_record(
         after=None if after is None else dict(after),
         reason=reason,
         request_id=request_id[:64],
-        ip=client_ip(request) if request is not None else "",
+        ip=network_of(client_ip(request)) if request is not None else "",
     )
 
 
@@ -92,7 +92,8 @@ _END = """
 def _rows(after_id: int) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
         cursor.execute(_ROWS, [after_id, PAGE_ROWS])
-        return cursor.fetchall()
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+    return rows
 
 
 def _events() -> Iterator[tuple[Any, ...]]:
@@ -107,11 +108,12 @@ def audit_verify() -> AuditReport:
     with connection.cursor() as cursor:
         cursor.execute(_END)
         newest, head_id, head_hash = cursor.fetchone() or (None, None, None)
-    if newest is None and head_id in (None, 0):
+    newest = newest or 0
+    if not newest and not head_id:
         return AuditReport(0, None)
     if head_id is None:
         return AuditReport(0, BrokenLink(int(newest), "the end of the chain is missing"))
-    if newest is not None and newest > head_id:
+    if newest > head_id:
         return AuditReport(0, BrokenLink(int(newest), f"the chain ends at event {head_id}"))
     count, previous = 0, GENESIS
     for event_id, prev_hash, own_hash, *fields in _events():

@@ -51,6 +51,9 @@ UNKNOWN_KID_RELOADS_PER_S = 10
 # Seconds between two notes of an API key's use; `last_used_at` is for people.
 LAST_USED_EVERY_S = 60
 
+# What may go wrong while reading keys again without anybody being refused for it.
+REFRESH_ERRORS: tuple[type[Exception], ...] = (DatabaseError, *DEPENDENCY_ERRORS)
+
 API_KEY_ENTROPY_BYTES = 38  # 6 for the public prefix, 32 for the secret
 _API_KEY_PREFIX_BYTES = 6
 
@@ -269,7 +272,7 @@ class KeyRing:
             return known
         try:
             return self._read()
-        except (DatabaseError, *DEPENDENCY_ERRORS) as error:
+        except REFRESH_ERRORS as error:
             # A claim needs Postgres anyway, so old keys can't pay anybody in the meantime.
             logger.warning("client keys not refreshed", error=type(error).__name__)
             self._read_at = time.monotonic()

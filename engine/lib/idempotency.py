@@ -208,7 +208,8 @@ def idempotent(post: Callable[..., Any]) -> Callable[..., HttpResponse]:
         request.idempotency_key = key  # type: ignore[attr-defined]
         path = request.path_info
         digest = fingerprint(str(request.method), path, request.data)
-        begun = _begin(request.user.principal, key, path[:200], digest)
+        caller: Any = request.user
+        begun = _begin(caller.principal, key, path[:200], digest)
         if isinstance(begun, IdempotencyRecord):
             return _replay(begun)
         return _run(begun, lambda: post(view, request, *args, **kwargs), request)

@@ -12,7 +12,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from django.conf import settings
@@ -20,10 +20,11 @@ from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.messages.middleware import MessageMiddleware
 from django.contrib.sessions.middleware import SessionMiddleware
 from django.core.exceptions import DisallowedHost
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseForbidden
 from django.middleware.clickjacking import XFrameOptionsMiddleware
 from django.middleware.csrf import CsrfViewMiddleware
 from django.middleware.locale import LocaleMiddleware
+from django.utils.deprecation import MiddlewareMixin
 
 from engine.lib.logs import get_logger
 from engine.lib.problem import CONTENT_TYPE, answer, from_status, response_of
@@ -80,6 +81,17 @@ def client_ip(request: Any) -> str:
     )
 
 
+def network_of(address: str) -> str:
+    """The address cut to its /24 or /56: what may be written down of where somebody is.
+
+    Logs are copied and the audit log can never be erased, so neither holds a whole address.
+    """
+    if not address:
+        return ""
+    prefix = 24 if ipaddress.ip_address(address).version == 4 else 56
+    return str(ipaddress.ip_network(f"{address}/{prefix}", strict=False))
+
+
 class RequestContextMiddleware:
     """Sets `request.request_id` and `request.client_ip`; see the module's docstring."""
 
@@ -97,7 +109,7 @@ class RequestContextMiddleware:
         # What an earlier request of this thread left bound is not this one's.
         structlog.contextvars.clear_contextvars()
         with structlog.contextvars.bound_contextvars(
-            request_id=request.request_id, ip=request.client_ip
+            request_id=request.request_id, network=network_of(request.client_ip)
         ):
             response = self._guarded(request)
             if (
@@ -144,16 +156,13 @@ def _content_length(request: HttpRequest) -> int:
         return 0
 
 
-class _OnlyUnderAdmin:
+class _OnlyUnderAdmin(MiddlewareMixin):
     """Mixed into one of Django's middlewares: it works under /admin and is not there elsewhere."""
-
-    get_response: GetResponse
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         if is_page(request.path_info):
-            response: HttpResponseBase = super().__call__(request)  # type: ignore[misc]
-            return response
-        return self.get_response(request)
+            return cast(HttpResponseBase, super().__call__(request))
+        return cast(HttpResponseBase, self.get_response(request))
 
 
 class AdminSession(_OnlyUnderAdmin, SessionMiddleware):
@@ -181,10 +190,7 @@ class AdminCsrf(_OnlyUnderAdmin, CsrfViewMiddleware):
 
     def process_view(
         self, request: HttpRequest, callback: Any, callback_args: Any, callback_kwargs: Any
-    ) -> HttpResponse | None:
+    ) -> HttpResponseForbidden | None:
         if not is_page(request.path_info):
             return None
-        refusal: HttpResponse | None = super().process_view(
-            request, callback, callback_args, callback_kwargs
-        )
-        return refusal
+        return super().process_view(request, callback, callback_args, callback_kwargs)

@@ -15,6 +15,7 @@ from drf_spectacular.extensions import OpenApiAuthenticationExtension, OpenApiSe
 from drf_spectacular.plumbing import ResolvedComponent
 
 from engine.lib.problem import CODES, CONTENT_TYPE, TYPE_PREFIX, Code, FieldCode
+from engine.lib.renderers import MEDIA_TYPE
 
 REF = "#/components/schemas/{name}"
 # Every operation can end like this, whatever its view does.
@@ -165,19 +166,19 @@ def finish(result: dict[str, Any], **_options: Any) -> dict[str, Any]:
     for path, operations in result.get("paths", {}).items():
         for operation in operations.values():
             if isinstance(operation, dict) and "responses" in operation:
-                _finish_operation(path, operation)
+                _finish_operation(path, operation, schemas)
     result["components"]["schemas"] = dict(sorted(schemas.items()))
     return result
 
 
-def _finish_operation(path: str, operation: dict[str, Any]) -> None:
+def _finish_operation(path: str, operation: dict[str, Any], schemas: Mapping[str, Any]) -> None:
     codes: set[Code] = set(EVERYWHERE)
     for requirement in operation.get("security") or []:
         for scheme in requirement:
             codes |= {*WITH_CREDENTIALS, *OF_SCHEME.get(scheme, ())}
     if "requestBody" in operation:
         codes |= set(WITH_BODY)
-        _require_only_needed(operation["requestBody"])
+        _finish_body(operation["requestBody"], schemas)
     if any(parameter["in"] == "query" for parameter in operation.get("parameters", [])):
         codes.add(Code.INVALID)
     if "{" in path:
@@ -196,11 +197,12 @@ def _finish_operation(path: str, operation: dict[str, Any]) -> None:
     operation["responses"] = dict(sorted(responses.items()))
 
 
-def _require_only_needed(body: dict[str, Any]) -> None:
-    """A body is sent as JSON only; where nothing in it is required, views say so themselves."""
-    body["content"] = {
-        media: schema for media, schema in body["content"].items() if media == "application/json"
-    }
+def _finish_body(body: dict[str, Any], schemas: Mapping[str, Any]) -> None:
+    """A body is JSON only; it may be left out exactly where nothing in it is required."""
+    schema = body["content"][MEDIA_TYPE]["schema"]
+    body["content"] = {MEDIA_TYPE: {"schema": schema}}
+    named = schemas.get(str(schema.get("$ref", "")).rsplit("/", 1)[-1], schema)
+    body["required"] = bool(named.get("required"))
 
 
 def _said_codes(response: Mapping[str, Any]) -> list[Code]:

@@ -21,7 +21,7 @@ from rest_framework.request import Request
 from engine.lib.problem import FieldCode, FieldError, ProblemError, escape, invalid
 
 
-class Body(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+class Body(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """The base of every request body."""
 
 

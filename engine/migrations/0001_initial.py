@@ -67,7 +67,7 @@ class Migration(migrations.Migration):
                 (
                     "ip",
                     models.CharField(
-                        blank=True, default="", max_length=45, verbose_name="IP address"
+                        blank=True, default="", max_length=45, verbose_name="network"
                     ),
                 ),
                 (

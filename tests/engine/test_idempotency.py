@@ -252,7 +252,12 @@ def test_a_slow_run_whose_lease_was_taken_over_pays_nothing(alice: str) -> None:
     held = Held(alice)
     IdempotencyRecord.objects.update(lease_until=clock.now() - dt.timedelta(seconds=1))
     done: list[Any] = []
-    second = threading.Thread(target=lambda: (done.append(pay(alice)), connection.close()))
+
+    def again() -> None:
+        done.append(pay(alice))
+        connection.close()
+
+    second = threading.Thread(target=again)
     second.start()
     # The second waits for the first's uncommitted row; it has taken the run over by then.
     wait_until(lambda: IdempotencyRecord.objects.get().lease_until > clock.now())

@@ -51,7 +51,7 @@ def test_a_refused_request_is_one_line_with_its_id(lines: Any) -> None:
     (line,) = [entry for entry in lines() if entry["logger"] == "laisee.request"]
     assert line["request_id"] == "r-1"
     assert (line["status"], line["code"], line["path"]) == (401, "invalid_token", "/api/v1/who")
-    assert line["ip"] == "127.0.0.1"
+    assert line["network"] == "127.0.0.0/24"
     assert "abc" not in json.dumps(lines())
 
 

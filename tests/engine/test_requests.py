@@ -10,7 +10,7 @@ from django.conf import settings as django_settings
 from django.core.handlers.base import BaseHandler
 from django.test import Client, RequestFactory
 
-from engine.lib.middleware import client_ip, client_ip_from, request_id_from
+from engine.lib.middleware import client_ip, client_ip_from, network_of, request_id_from
 from tests.engine.test_problem import problem
 
 pytestmark = pytest.mark.urls("tests.engine.views")
@@ -47,6 +47,18 @@ def test_any_other_is_replaced(sent: str | None) -> None:
 )
 def test_the_clients_address(peer: str, forwarded: str, proxies: int, expected: str) -> None:
     assert client_ip_from(peer, forwarded, proxies) == expected
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.77", "192.0.2.0/24"),
+        ("2001:db8:1:2ff::1", "2001:db8:1:200::/56"),
+        ("", ""),
+    ],
+)
+def test_only_the_network_is_ever_written_down(address: str, network: str) -> None:
+    assert network_of(address) == network
 
 
 def test_the_address_follows_the_setting(settings: Any) -> None:

@@ -308,9 +308,14 @@ def test_keys_cost_no_look_up_and_unknown_ones_few(
     with django_assert_num_queries(0):
         assert who(client, text).status_code == 200
     reads = []
-    monkeypatch.setattr(auth, "keys_load", lambda: reads.append(1) or {})
+
+    def read() -> dict[str, VerificationKey]:
+        reads.append(1)
+        return {}
+
+    monkeypatch.setattr(auth, "keys_load", read)
     clock_s = [100.0]
-    monkeypatch.setattr(auth.time, "monotonic", lambda: clock_s[0])
+    monkeypatch.setattr("engine.lib.auth.time.monotonic", lambda: clock_s[0])
     key_ring._read_at = 100.0
     for number in range(100):
         problem(who(client, token(kid=f"forged{number}")), 401, "invalid_token")
@@ -371,7 +376,8 @@ def test_one_unreadable_key_locks_out_nobody_else(client: Client) -> None:
 def test_mint_refuses(arguments: dict[str, Any], field: str) -> None:
     app, _ = app_with_key()
     with pytest.raises(ServiceError) as caught:
-        services.mint_client_token(**{"client_app_id": app.pk, "subject": "alice"} | arguments)
+        mint: Any = services.mint_client_token
+        mint(**{"client_app_id": app.pk, "subject": "alice"} | arguments)
     assert caught.value.field == field
 
 

@@ -36,7 +36,8 @@ class Order(Body):
 
 class Who(APIView):
     def get(self, request: Request) -> Response:
-        return Response({"subject": request.user.subject, "app": request.user.client_app_id})
+        caller: Any = request.user
+        return Response({"subject": caller.subject, "app": caller.client_app_id})
 
 
 class Ops(APIView):
@@ -44,7 +45,8 @@ class Ops(APIView):
     permission_classes = [HasScope("ops")]
 
     def get(self, request: Request) -> Response:
-        return Response({"app": request.user.client_app_id})
+        caller: Any = request.user
+        return Response({"app": caller.client_app_id})
 
 
 class Orders(APIView):
@@ -89,7 +91,7 @@ class Payments(APIView):
     guard = True
 
     @idempotent
-    def post(self, request: Request) -> Response:
+    def post(self, request: Any) -> Response:
         order = parse_body(request, Order)
         with connection.cursor() as cursor:
             cursor.execute(
