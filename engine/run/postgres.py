@@ -147,10 +147,15 @@ class PostgresServer:
         fresh.rename(self.places.postgres)
 
     def _give_away(self, *targets: Path) -> None:
+        """Where Postgres runs as another user of this machine, its files belong to that user."""
         options = self._options()
-        if options[:1] == ("--uid",):
-            for target in targets:
-                os.chown(target, int(options[1]), int(options[1]))
+        if options[:1] != ("--uid",):
+            return
+        uid = int(options[1])
+        for target in targets:
+            if target.exists() and target.stat().st_uid != uid:
+                for path in [target, *target.rglob("*")]:
+                    os.chown(path, uid, uid, follow_symlinks=False)
 
     def _options(self) -> tuple[str, ...]:
         if self._identity is None:
@@ -174,6 +179,7 @@ class PostgresServer:
     def spawn(self) -> subprocess.Popen[bytes]:
         """Start the process and return at once; see `wait`."""
         self._forget_dead_pid()
+        self._give_away(self.places.postgres)
         command = [str(paths.postgres_bin() / "postgres"), "-D", str(self.places.postgres)]
         command += ["-p", str(self.port)]
         for name, value in SETTINGS.items():

@@ -1,4 +1,4 @@
-"""The test database itself: the application's role, its limits, and clean tables after each test."""
+"""The test database itself: the application's role, and clean tables after each test."""
 
 from __future__ import annotations
 

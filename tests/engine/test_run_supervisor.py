@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,14 +15,19 @@ from pathlib import Path
 import psycopg
 import pytest
 import redis
+from celery import Celery
+from kombu.exceptions import OperationalError
 
 from engine.run import spawn
-from engine.run.paths import CHECKOUT, Places
+from engine.run.paths import CHECKOUT, Places, free_port
+from engine.run.postgres import APP, OWNER, PostgresServer
 from engine.run.services import answers
+from engine.run.valkey import ValkeyServer
 from tests.conftest import wait_until
 from tests.private_copy import Copy
 
-pytestmark = pytest.mark.fault
+# Whole copies start here, on cores that the other tests of a busy machine may be using.
+pytestmark = [pytest.mark.fault, pytest.mark.timeout(300)]
 EVERYONE = {"postgres", "valkey", "web", "edge", "worker", "beat"}
 # Seconds. A process is back within one; that it answers again takes loading Django.
 BACK_S, ANSWERS_S = 1.0, 20.0
@@ -60,6 +66,18 @@ def test_a_killed_web_master_leaves_no_worker_on_the_port(laisee: Copy) -> None:
 
     wait_until(lambda: not any(_alive(pid) for pid in workers), 3, "the end of its workers")
     wait_until(lambda: answers(laisee.port, "/readyz"), ANSWERS_S, "web")
+
+
+def test_the_worker_takes_tasks_again_after_the_broker_lost_everything(laisee: Copy) -> None:
+    wait_until(lambda: _all_answer(laisee), ANSWERS_S, "the copy's health")
+    before = _sweeps(laisee)
+    assert before > 0
+
+    old = laisee.kill("valkey")
+    shutil.rmtree(laisee.places.valkey)
+
+    wait_until(lambda: laisee.pids()["valkey"] != old, BACK_S, "a new Valkey")
+    wait_until(lambda: _sweeps(laisee) > before + 1, ANSWERS_S, "two more sweeps")
 
 
 def test_a_second_start_on_the_same_data_is_refused(laisee: Copy) -> None:
@@ -127,6 +145,45 @@ def test_a_client_that_stalls_cannot_hold_up_the_end(tmp_path: Path) -> None:
         assert copy.alive() == []
     finally:
         copy.close()
+
+
+def test_servers_of_yours_take_the_place_of_the_embedded_ones(
+    tmp_path: Path, postgres_server: PostgresServer, valkey_server: ValkeyServer
+) -> None:
+    copy = Copy(
+        tmp_path,
+        DATABASE_URL=postgres_server.url(APP),
+        MIGRATION_DATABASE_URL=postgres_server.url(OWNER),
+        REDIS_URL=valkey_server.url,
+    )
+    try:
+        copy.start()
+        assert set(copy.pids()) == {"web", "edge", "worker", "beat", "supervisor"}
+        assert copy.env["DATABASE_URL"] == postgres_server.url(APP)
+        before = copy.pids()
+
+        postgres_server.kill()
+        assert not answers(copy.port, "/readyz")
+        postgres_server.start()
+
+        wait_until(lambda: answers(copy.port, "/readyz"), ANSWERS_S, "web")
+        assert copy.pids() == before
+        assert copy.stop() == 0
+    finally:
+        copy.close()
+    assert postgres_server.answers()
+    assert valkey_server.answers()
+
+
+def test_a_server_of_yours_that_is_not_there_is_named(tmp_path: Path) -> None:
+    copy = Copy(tmp_path, DATABASE_URL=f"postgres://me:secret@127.0.0.1:{free_port()}/mine")
+
+    done = _run_up(copy)
+
+    assert done.returncode == 1
+    assert "! DATABASE_URL can't be reached" in done.stdout
+    assert "secret" not in done.stdout
+    assert copy.alive() == []
 
 
 def test_a_port_in_use_is_named_before_anything_starts(tmp_path: Path) -> None:
@@ -219,6 +276,18 @@ def _all_answer(copy: Copy) -> bool:
         return False
     ready = all((copy.places.run / f"{name}.ready").exists() for name in ("worker", "beat"))
     return ready and answers(copy.port, "/readyz") and answers(copy.edge_port, "/readyz")
+
+
+def _sweeps(copy: Copy) -> int:
+    """How many settlement sweeps the worker has run since it started."""
+    app = Celery(broker=copy.env["BROKER_URL"])
+    try:
+        stats = app.control.inspect(timeout=1.0).stats() or {}
+    except (OperationalError, redis.ConnectionError):
+        return 0  # the broker is away
+    finally:
+        app.close()
+    return sum(one["total"].get("packets.tasks.settle_sweep", 0) for one in stats.values())
 
 
 def _children(pid: int) -> list[int]:
