@@ -133,10 +133,15 @@ class Hand(FastHttpUser):
             headers=crowd.headers_for(errand.user),
             catch_response=True,
         ) as response:
-            latency_ms = (time.perf_counter() - begun) * 1000
+            latency_ms = round((time.perf_counter() - begun) * 1000, 2)
             result = "viewed" if response.status_code == 200 else "not_viewed"
             answer = Answer(
-                errand.user, Kind.VIEW, time.time(), response.status_code, result, latency_ms
+                errand.user,
+                Kind.VIEW,
+                round(time.time(), 4),
+                response.status_code,
+                result,
+                latency_ms,
             )
             response.failure(result) if answer.is_error else response.success()
         crowd.log.write(answer)

@@ -204,12 +204,12 @@ def money_check(
 ) -> tuple[bool, dict[str, object]]:
     """Both halves: the books by themselves, and the crowd's log against them."""
     audit = target.manage("audit_money")
-    console.print(audit.stdout.rstrip(), markup=False, highlight=False)
+    console.print(audit.stdout.rstrip(), markup=False, highlight=False, soft_wrap=True)
     if audit.returncode != 0:
-        console.print(audit.stderr.rstrip(), markup=False, highlight=False)
+        console.print(audit.stderr.rstrip(), markup=False, highlight=False, soft_wrap=True)
     verdict = ledger_check.check_log(target, files.log, packet)
     for line in verdict.lines():
-        console.print(line, markup=False, highlight=False)
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     ok = audit.returncode == 0 and verdict.ok
     return ok, {"audit_money": audit.returncode, "ledger_check": verdict.as_json()}
 
@@ -222,7 +222,7 @@ def show_summary(totals: summary.Tally, console: Console) -> None:
         table.add_row(what, figure)
     console.print(table)
     for example in totals.error_examples:
-        console.print(f"error: {example}", markup=False, highlight=False)
+        console.print(f"error: {example}", markup=False, highlight=False, soft_wrap=True)
 
 
 def expected_claims(options: Options) -> int:
@@ -246,6 +246,7 @@ def run(options: Options, console: Console) -> int:
     console.print(
         f"{asking}, {options.in_flight} in flight, on packet {packet} at {target.base_url}",
         highlight=False,
+        soft_wrap=True,
     )
     tail = LogTail(files.log)
     tail.new_answers()  # what an earlier run left there is not of this run
