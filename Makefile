@@ -50,7 +50,7 @@ types: venv-dev ## mypy
 	@$(TOOL_ENV) $(PY) -m mypy
 
 checks: venv-dev ## walls between the rooms, missing migrations, the committed OpenAPI schema
-	@$(TOOL_ENV) $(PY) -c 'from importlinter.cli import lint_imports_command as main; main()' --no-cache | tail -n 8
+	@$(TOOL_ENV) $(PY) -c 'from importlinter.cli import lint_imports_command as main; main()' --no-cache --no-logo
 	@$(TOOL_ENV) $(PY) -W ignore manage.py makemigrations --check --dry-run
 	@$(TOOL_ENV) $(PY) -W ignore manage.py spectacular --validate --fail-on-warn | diff -u docs/openapi.yaml - \
 		|| { echo '! docs/openapi.yaml differs from the code: make openapi, then read the diff' >&2; exit 1; }
