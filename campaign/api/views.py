@@ -20,7 +20,7 @@ from packets.api.views.base import ParticipantView
 CACHE_CONTROL = "private, no-cache"
 IF_NONE_MATCH = OpenApiParameter(
     "If-None-Match",
-    {"type": "string", "maxLength": 256},
+    {"type": "string"},
     OpenApiParameter.HEADER,
     description="The ETag of the answer that you have.",
 )

@@ -11,13 +11,16 @@ from engine.lib.auth import ACCOUNT_AGE_MAX_DAYS, LABEL_MAX_CHARS, MAX_TTL_S
 from engine.lib.ids import SUBJECT_MAX_CHARS
 from engine.lib.schema import Body
 
-Label = Annotated[str, Meta(min_length=1, max_length=LABEL_MAX_CHARS)]
+# No control characters, line breaks or unassigned code points; checked by the service.
+PRINTABLE = {"format": "printable"}
+Label = Annotated[str, Meta(min_length=1, max_length=LABEL_MAX_CHARS, extra_json_schema=PRINTABLE)]
+User = Annotated[str, Meta(min_length=1, max_length=SUBJECT_MAX_CHARS, extra_json_schema=PRINTABLE)]
 
 
 class TokenBody(Body):
     """`user` is the app's own id of the person; what is left out, the token doesn't claim."""
 
-    user: Annotated[str, Meta(min_length=1, max_length=SUBJECT_MAX_CHARS)]
+    user: User
     device: Label | UnsetType = UNSET
     group: Label | UnsetType = UNSET
     new: bool | UnsetType = UNSET

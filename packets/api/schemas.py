@@ -28,6 +28,10 @@ PASSWORD_MAX_CHARS = 64
 SHARE_CODE_MAX_CHARS = 64
 
 
+# Any text but NUL, which no column of ours can hold.
+NO_NUL = r"^[^\u0000]*$"
+
+
 class PacketState(enum.StrEnum):
     """`closed` is final; `sold_out` may still be followed by a return of portions."""
 
@@ -57,9 +61,13 @@ class Kind(enum.StrEnum):
 class ClaimBody(Body):
     """All members are optional; most packets need none."""
 
-    ticket: Annotated[str, Meta(max_length=TICKET_MAX_CHARS)] | UnsetType = UNSET
-    password: Annotated[str, Meta(max_length=PASSWORD_MAX_CHARS)] | UnsetType = UNSET
-    share_code: Annotated[str, Meta(max_length=SHARE_CODE_MAX_CHARS)] | UnsetType = UNSET
+    ticket: Annotated[str, Meta(max_length=TICKET_MAX_CHARS, pattern=NO_NUL)] | UnsetType = UNSET
+    password: Annotated[str, Meta(max_length=PASSWORD_MAX_CHARS, pattern=NO_NUL)] | UnsetType = (
+        UNSET
+    )
+    share_code: (
+        Annotated[str, Meta(max_length=SHARE_CODE_MAX_CHARS, pattern=NO_NUL)] | UnsetType
+    ) = UNSET
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):

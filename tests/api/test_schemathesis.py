@@ -1,0 +1,106 @@
+"""The whole OpenAPI document, attacked: every answer must be one that the document promises.
+
+Cases are derived from the document (good and bad bodies, parameters, headers, methods), the same
+ones in every run. Two rounds: with the ids that the generator makes up, and with those of a packet
+and a campaign that exist, so that the cases get past the 404.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from schemathesis import Case
+from schemathesis.checks import CHECKS
+
+from engine.models import ClientApp
+from engine.wsgi import application
+from tests.campaign import stage
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+# Per operation and round; the coverage phase adds its own cases for every boundary.
+EXAMPLES = 20
+BOUNDED = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+schemathesis.openapi.format(
+    "printable", st.text(st.characters(codec="utf-8").filter(str.isprintable), max_size=128)
+)
+# Read over WSGI, from the address where clients read it.
+schema = schemathesis.openapi.from_wsgi("/api/schema", application)
+
+
+@pytest.fixture
+def places(app: ClientApp) -> dict[str, str]:
+    """What exists: a campaign with a packet, and credentials for both kinds of callers."""
+    campaign = stage.live(app)
+    return {
+        "packet_id": stage.first_packet(campaign).public_id,
+        "slug": campaign.slug,
+        "ClientToken": f"Bearer {stage.token(app, 'alice')}",
+        "ApiKey": f"Api-Key {stage.api_key(app, 'tokens', 'events', 'tickets', 'ops')}",
+    }
+
+
+def credentials(case: Case, places: dict[str, str]) -> dict[str, str]:
+    """Good ones, unless the case is about bad or missing ones."""
+    if case.operation.schema.is_security_param_negated(case):
+        return {}
+    (requirement,) = case.operation.definition.raw["security"]
+    (scheme,) = requirement
+    return {"Authorization": places[scheme]}
+
+
+def checks_for(case: Case) -> list[Any]:
+    """All checks, but for two things that the document can't say and that are refused on purpose:
+    a cursor that we didn't sign, and a whole number written as a float (578.0)."""
+    on_purpose = "cursor" in (case.query or {}) or _holds_float(case.body)
+    return [
+        check
+        for check in CHECKS.get_all()
+        if not (on_purpose and check.__name__ == "positive_data_acceptance")
+    ]
+
+
+def _holds_float(body: Any) -> bool:
+    return isinstance(body, dict) and any(isinstance(value, float) for value in body.values())
+
+
+@schema.parametrize()
+@BOUNDED
+def test_made_up_ids(case: Case, places: dict[str, str]) -> None:
+    case.call_and_validate(headers=credentials(case, places), checks=checks_for(case))
+
+
+@schema.parametrize()
+@BOUNDED
+def test_ids_that_exist(case: Case, places: dict[str, str]) -> None:
+    for name in case.path_parameters:
+        case.path_parameters[name] = places[name]
+    case.call_and_validate(headers=credentials(case, places), checks=checks_for(case))
+
+
+def test_the_attack_covers_every_operation() -> None:
+    labels = {result.ok().label for result in schema.get_all_operations()}
+    assert labels == {
+        "GET /api/v1/campaigns",
+        "GET /api/v1/campaigns/{slug}",
+        "GET /api/v1/packets/{packet_id}",
+        "POST /api/v1/packets/{packet_id}/claims",
+        "GET /api/v1/packets/{packet_id}/proof",
+        "GET /api/v1/me/claims",
+        "GET /api/v1/me/wallet",
+        "GET /api/v1/me/wallet/transfers",
+        "GET /api/v1/ops/invariants",
+        "POST /api/v1/server/tokens",
+    }
