@@ -31,4 +31,5 @@ app.conf.beat_schedule = {
     "expire": {"task": "packets.tasks.expire_sweep", "schedule": 2.0},
     "adopt-stranded": {"task": "packets.tasks.stranded_sweep", "schedule": 5.0},
     "campaign-clock": {"task": "campaign.tasks.campaign_clock", "schedule": 2.0},
+    "forget-answers": {"task": "engine.tasks.idempotency_purge", "schedule": 3600.0},
 }

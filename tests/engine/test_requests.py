@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from typing import Any
 
@@ -11,6 +12,8 @@ from django.core.handlers.base import BaseHandler
 from django.test import Client, RequestFactory
 
 from engine.lib.middleware import client_ip, client_ip_from, network_of, request_id_from
+from engine.lib.renderers import MAX_EVENTS_BODY_BYTES
+from engine.lib.wsgi import with_chunked_bodies
 from tests.engine.test_problem import problem
 
 pytestmark = pytest.mark.urls("tests.engine.views")
@@ -165,3 +168,34 @@ def _best_us_per_request(settings: Any, **stacks: list[str]) -> dict[str, float]
             spent_us = (time.perf_counter() - started) / len(requests) * 1e6
             best[name] = min(best[name], spent_us)
     return best
+
+
+# --- bodies without a length ----------------------------------------------------------------------
+
+
+def _seen(environ: dict[str, Any]) -> bytes:
+    """The body as an application behind the wrapper reads it, by its Content-Length."""
+    seen: list[bytes] = []
+
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        seen.append(environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)))
+        return []
+
+    list(with_chunked_bodies(application)({"SERVER_PROTOCOL": "HTTP/1.1", **environ}, None))
+    return seen[0]
+
+
+def test_a_body_in_chunks_is_not_lost() -> None:
+    body = b'{"password":"x"}'
+    for how in ({"HTTP_TRANSFER_ENCODING": "chunked"}, {"SERVER_PROTOCOL": "HTTP/2"}):
+        assert _seen({"wsgi.input": io.BytesIO(body), **how}) == body
+    # The control: without the wrapper's reading there is no length, and so no body.
+    assert _seen({"wsgi.input": io.BytesIO(body)}) == b""
+
+
+def test_a_length_is_believed_and_a_flood_is_cut() -> None:
+    chunked = {"HTTP_TRANSFER_ENCODING": "chunked"}
+    sent = {"wsgi.input": io.BytesIO(b"abcdef"), "CONTENT_LENGTH": "3"}
+    assert _seen({**chunked, **sent}) == b"abc"
+    flood = io.BytesIO(b"x" * 5_000_000)
+    assert len(_seen({**chunked, "wsgi.input": flood})) == MAX_EVENTS_BODY_BYTES + 1
