@@ -1,8 +1,10 @@
 -- The invariants, as questions for those who break them: every row is an offender.
 --
 -- Each query begins with a line `-- query: <name>` and returns (name, what): the check that is
--- broken, and by whom. Which checks there are, with their numbers and meanings, stands in
--- packets/invariants.py; a query answers several at once where one pass over a table is enough.
+-- broken, and by whom. The words are only formed for offenders (CASE WHEN … THEN … END): forming
+-- them for every row would cost more than the checks. Which checks there are, with their numbers and
+-- meanings, stands in packets/invariants.py; a query answers several at once where one pass over a
+-- table is enough.
 -- All of them run in one read-only snapshot.
 
 -- query: lanes
@@ -14,22 +16,22 @@ SELECT broken.name, 'lane ' || lane.id || ': ' || broken.what
   LEFT JOIN fact ON fact.lane_id = lane.id
   LEFT JOIN packets_lanecursor AS mark ON mark.lane_id = lane.id
  CROSS JOIN LATERAL (VALUES
-    ('lane_caps',
+    ('lane_caps', CASE WHEN
      lane.claimed_fen NOT BETWEEN 0 AND lane.total_fen
      OR lane.claimed_count NOT BETWEEN 0 AND lane.count
-     OR (lane.claimed_count = lane.count AND lane.claimed_fen <> lane.total_fen),
-     format('%s of %s fen, %s of %s portions',
-            lane.claimed_fen, lane.total_fen, lane.claimed_count, lane.count)),
-    ('lane_counters',
-     lane.claimed_count <> COALESCE(fact.claims, 0) OR lane.claimed_fen <> COALESCE(fact.fen, 0),
-     format('counts %s claims of %s fen, has %s of %s', lane.claimed_count, lane.claimed_fen,
-            COALESCE(fact.claims, 0), COALESCE(fact.fen, 0))),
-    ('cursors',
-     mark.settled_count IS NULL OR mark.settled_count NOT BETWEEN 0 AND lane.claimed_count,
-     format('cursor %s, claims %s', COALESCE(mark.settled_count::text, 'missing'),
-            lane.claimed_count))
- ) AS broken (name, is_broken, what)
- WHERE broken.is_broken
+     OR (lane.claimed_count = lane.count AND lane.claimed_fen <> lane.total_fen)
+     THEN format('%s of %s fen, %s of %s portions',
+                 lane.claimed_fen, lane.total_fen, lane.claimed_count, lane.count) END),
+    ('lane_counters', CASE WHEN
+     lane.claimed_count <> COALESCE(fact.claims, 0) OR lane.claimed_fen <> COALESCE(fact.fen, 0)
+     THEN format('counts %s claims of %s fen, has %s of %s', lane.claimed_count, lane.claimed_fen,
+                 COALESCE(fact.claims, 0), COALESCE(fact.fen, 0)) END),
+    ('cursors', CASE WHEN
+     mark.settled_count IS NULL OR mark.settled_count NOT BETWEEN 0 AND lane.claimed_count
+     THEN format('cursor %s, claims %s', COALESCE(mark.settled_count::text, 'missing'),
+                 lane.claimed_count) END)
+ ) AS broken (name, what)
+ WHERE broken.what IS NOT NULL
 
 -- query: tape
 SELECT broken.name, 'claim ' || tape.id || ': ' || broken.what
@@ -38,12 +40,13 @@ SELECT broken.name, 'claim ' || tape.id || ': ' || broken.what
           FROM packets_claim
         WINDOW lane AS (PARTITION BY lane_id ORDER BY position)) AS tape
  CROSS JOIN LATERAL (VALUES
-    ('positions', tape.position <> tape.place,
-     format('position %s at place %s of lane %s', tape.position, tape.place, tape.lane_id)),
-    ('epoch_order', tape.epoch < tape.epoch_before,
-     format('epoch %s committed after epoch %s', tape.epoch, tape.epoch_before))
- ) AS broken (name, is_broken, what)
- WHERE broken.is_broken
+    ('positions', CASE WHEN tape.position <> tape.place
+     THEN format('position %s at place %s of lane %s', tape.position, tape.place, tape.lane_id)
+     END),
+    ('epoch_order', CASE WHEN tape.epoch < tape.epoch_before
+     THEN format('epoch %s committed after epoch %s', tape.epoch, tape.epoch_before) END)
+ ) AS broken (name, what)
+ WHERE broken.what IS NOT NULL
 
 -- query: claims
 SELECT broken.name, 'claim ' || claim.id || ': ' || broken.what
@@ -57,37 +60,37 @@ SELECT broken.name, 'claim ' || claim.id || ': ' || broken.what
   LEFT JOIN packets_transfer AS paid ON paid.id = known.transfer_id
   LEFT JOIN packets_account AS wallet ON wallet.id = paid.credit_account_id
  CROSS JOIN LATERAL (VALUES
-    ('claim_ids',
-     claim.id <> laisee_claim_id(claim.packet_id, claim.participant, claim.serial),
-     'its id is not that of its packet, participant and serial'),
-    ('home_lanes',
+    ('claim_ids', CASE WHEN
+     claim.id <> laisee_claim_id(claim.packet_id, claim.participant, claim.serial)
+     THEN 'its id is not that of its packet, participant and serial' END),
+    ('home_lanes', CASE WHEN
      claim.packet_id IS DISTINCT FROM lane.packet_id
      OR laisee_home_lane(packet.home_key, claim.participant, packet.lane_count)
-        IS DISTINCT FROM lane.number,
-     'it lies in lane ' || claim.lane_id || ', which is not its home'),
-    ('epochs_known',
+        IS DISTINCT FROM lane.number
+     THEN format('it lies in lane %s, which is not its home', claim.lane_id) END),
+    ('epochs_known', CASE WHEN
      began.id IS NULL OR claim.epoch > lane.epoch
-     OR claim.index NOT BETWEEN 0 AND began.left_count - 1,
-     format('index %s of epoch %s does not exist', claim.index, claim.epoch)),
-    ('claims_dealt',
-     (claim.position <= mark.settled_count) IS DISTINCT FROM (known.claim_id IS NOT NULL),
-     format('position %s, cursor %s, state %s', claim.position, mark.settled_count,
-            COALESCE(known.state, 'none'))),
-    ('settled_paid',
+     OR claim.index NOT BETWEEN 0 AND began.left_count - 1
+     THEN format('index %s of epoch %s does not exist', claim.index, claim.epoch) END),
+    ('claims_dealt', CASE WHEN
+     (claim.position <= mark.settled_count) IS DISTINCT FROM (known.claim_id IS NOT NULL)
+     THEN format('position %s, cursor %s, state %s', claim.position, mark.settled_count,
+                 COALESCE(known.state, 'none')) END),
+    ('settled_paid', CASE WHEN
      known.state = 'settled' AND (
         paid.id IS NULL OR paid.kind <> 'settle'
         OR paid.reference <> 'settle:' || encode(uuid_send(claim.id), 'hex')
         OR paid.amount_fen <> claim.amount_fen OR paid.currency <> packet.currency
         OR paid.debit_account_id IS DISTINCT FROM packet.escrow_id
-        OR wallet.kind <> 'wallet' OR wallet.owner <> encode(claim.participant, 'hex')),
-     'its transfer is missing, or is not escrow to its own wallet over its amount'),
-    ('claim_states',
+        OR wallet.kind <> 'wallet' OR wallet.owner <> encode(claim.participant, 'hex'))
+     THEN 'its transfer is missing, or is not escrow to its own wallet over its amount' END),
+    ('claim_states', CASE WHEN
      known.claim_id IS NOT NULL
      AND (known.state NOT IN ('settled', 'parked')
-          OR (known.state = 'parked') <> (known.transfer_id IS NULL)),
-     'state ' || COALESCE(known.state, 'none') || ' does not fit its transfer')
- ) AS broken (name, is_broken, what)
- WHERE broken.is_broken
+          OR (known.state = 'parked') <> (known.transfer_id IS NULL))
+     THEN format('state %s does not fit its transfer', known.state) END)
+ ) AS broken (name, what)
+ WHERE broken.what IS NOT NULL
 
 -- query: payments
 SELECT 'paid_settled', 'transfer ' || paid.reference || ': no claim was settled by it'
@@ -104,7 +107,8 @@ SELECT 'one_claim_each',
   FROM packets_claim
  GROUP BY packet_id, participant, serial HAVING count(*) > 1
 UNION ALL
-SELECT 'portion_once', format('lane %s, epoch %s, index %s: %s claims', lane_id, epoch, index, count(*))
+SELECT 'portion_once',
+       format('lane %s, epoch %s, index %s: %s claims', lane_id, epoch, index, count(*))
   FROM packets_claim
  GROUP BY lane_id, epoch, index HAVING count(*) > 1
 
@@ -124,19 +128,22 @@ SELECT broken.name,
   FROM packets_account AS account
   FULL JOIN fact ON fact.account_id = account.id
  CROSS JOIN LATERAL (VALUES
-    ('account_sums',
+    ('account_sums', CASE WHEN
      account.debits_fen IS DISTINCT FROM COALESCE(fact.debits_fen, 0)
-     OR account.credits_fen IS DISTINCT FROM COALESCE(fact.credits_fen, 0),
-     format('holds %s − %s fen, its transfers say %s − %s', account.credits_fen,
-            account.debits_fen, COALESCE(fact.credits_fen, 0), COALESCE(fact.debits_fen, 0))),
-    ('one_currency',
-     account.currency <> fact.low OR account.currency <> fact.high,
-     format('is in %s, its transfers are in %s, %s', account.currency, fact.low, fact.high)),
-    ('not_overdrawn',
-     account.kind <> 'external' AND account.credits_fen < account.debits_fen,
-     format('%s is %s fen below zero', account.kind, account.debits_fen - account.credits_fen))
- ) AS broken (name, is_broken, what)
- WHERE broken.is_broken
+     OR account.credits_fen IS DISTINCT FROM COALESCE(fact.credits_fen, 0)
+     THEN format('holds %s − %s fen, its transfers say %s − %s', account.credits_fen,
+                 account.debits_fen, COALESCE(fact.credits_fen, 0), COALESCE(fact.debits_fen, 0))
+     END),
+    ('one_currency', CASE WHEN
+     account.currency <> fact.low OR account.currency <> fact.high
+     THEN format('is in %s, its transfers are in %s, %s', account.currency, fact.low, fact.high)
+     END),
+    ('not_overdrawn', CASE WHEN
+     account.kind <> 'external' AND account.credits_fen < account.debits_fen
+     THEN format('%s is %s fen below zero', account.kind,
+                 account.debits_fen - account.credits_fen) END)
+ ) AS broken (name, what)
+ WHERE broken.what IS NOT NULL
 
 -- query: transfers
 SELECT 'transfers_sound', 'transfer ' || reference || ': no amount, or only one account'
@@ -199,33 +206,33 @@ SELECT broken.name, 'packet ' || packet.id || ': ' || broken.what
     packet.opened_at IS NOT NULL AS was_opened
  ) AS fact
  CROSS JOIN LATERAL (VALUES
-    ('escrow_balance',
-     was_opened AND escrow_fen <> lanes_fen - settled_fen - returned_fen,
-     format('escrow holds %s fen; lanes %s − settled %s − returned %s', escrow_fen, lanes_fen,
-            settled_fen, returned_fen)),
-    ('lanes_in_packet',
+    ('escrow_balance', CASE WHEN
+     was_opened AND escrow_fen <> lanes_fen - settled_fen - returned_fen
+     THEN format('escrow holds %s fen; lanes %s − settled %s − returned %s', escrow_fen, lanes_fen,
+                 settled_fen, returned_fen) END),
+    ('lanes_in_packet', CASE WHEN
      lanes_fen > packet.total_fen OR COALESCE(shares.count, 0) > packet.count
      OR (was_opened AND (lanes_fen <> packet.total_fen OR shares.count <> packet.count
-                         OR shares.lanes <> packet.lane_count)),
-     format('%s fen in %s portions, its lanes hold %s in %s', packet.total_fen, packet.count,
-            lanes_fen, shares.count)),
-    ('packet_funded',
-     funded_fen <> CASE WHEN was_opened THEN packet.total_fen ELSE 0 END,
-     format('worth %s fen, funded with %s', packet.total_fen, funded_fen)),
-    ('closed_for_good',
+                         OR shares.lanes <> packet.lane_count))
+     THEN format('%s fen in %s portions, its lanes hold %s in %s', packet.total_fen, packet.count,
+                 lanes_fen, shares.count) END),
+    ('packet_funded', CASE WHEN
+     funded_fen <> CASE WHEN was_opened THEN packet.total_fen ELSE 0 END
+     THEN format('worth %s fen, funded with %s', packet.total_fen, funded_fen) END),
+    ('closed_for_good', CASE WHEN
      (packet.state = 'closed') <> (packet.closed_at IS NOT NULL)
-     OR (packet.state = 'closed' AND NOT COALESCE(shares.all_closed, true)),
-     format('%s, closed at %s, lanes closed: %s', packet.state,
-            COALESCE(packet.closed_at::text, 'never'), shares.all_closed)),
-    ('returned_once',
+     OR (packet.state = 'closed' AND NOT COALESCE(shares.all_closed, true))
+     THEN format('%s, closed at %s, lanes closed: %s', packet.state,
+                 COALESCE(packet.closed_at::text, 'never'), shares.all_closed) END),
+    ('returned_once', CASE WHEN
      CASE WHEN packet.state = 'closed' AND was_opened
           THEN returned_fen <> shares.left_fen OR returns > 1
                OR (returns > 0 AND NOT shares.all_closed)
-          ELSE returns > 0 END,
-     format('%s, nobody claimed %s fen, returned %s in %s transfers', packet.state,
-            shares.left_fen, returned_fen, returns))
- ) AS broken (name, is_broken, what)
- WHERE broken.is_broken
+          ELSE returns > 0 END
+     THEN format('%s, nobody claimed %s fen, returned %s in %s transfers', packet.state,
+                 shares.left_fen, returned_fen, returns) END)
+ ) AS broken (name, what)
+ WHERE broken.what IS NOT NULL
 
 -- query: campaigns
 WITH budget AS (
@@ -243,7 +250,8 @@ WITH budget AS (
      GROUP BY account.id
 )
 SELECT 'campaign_covers',
-       format('account %s: %s fen of funding, packets worth %s', budget.id, budget.fen, sum(packet.total_fen))
+       format('account %s: %s fen of funding, packets worth %s', budget.id, budget.fen,
+              sum(packet.total_fen))
   FROM budget
   JOIN packets_packet AS packet ON packet.funder_id = budget.id AND packet.opened_at IS NOT NULL
  GROUP BY budget.id, budget.fen
@@ -266,7 +274,7 @@ WITH given AS (
     WINDOW later AS (PARTITION BY began.lane_id ORDER BY began.epoch)
 )
 SELECT 'epoch_starts',
-       format('lane %s, after epoch %s: %s fen in %s portions are left, the next start says %s in %s',
+       format('lane %s, after epoch %s: %s fen in %s portions left, the next start says %s in %s',
               lane.id, COALESCE(story.epoch, 0), story.end_fen, story.end_count,
               COALESCE(story.next_fen, lane.total_fen - lane.claimed_fen),
               COALESCE(story.next_count, lane.count - lane.claimed_count))
@@ -314,7 +322,8 @@ SELECT 'audit_chain',
  WHERE head.last_id <> final.id OR head.hash <> final.hash
 
 -- query: guards
-SELECT 'guards_in_place', format('%s has no trigger %s that is switched on', guard.relation, guard.name)
+SELECT 'guards_in_place',
+       format('%s has no trigger %s that is switched on', guard.relation, guard.name)
   FROM (VALUES
     ('packets_transfer', 'ledger_apply'), ('packets_transfer', 'transfer_insert_only'),
     ('packets_claim', 'claim_insert_only'), ('packets_laneepoch', 'laneepoch_insert_only'),
