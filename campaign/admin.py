@@ -22,7 +22,7 @@ from django.utils.functional import Promise
 from django.utils.html import format_html_join
 from django.utils.translation import gettext_lazy as _
 
-from campaign import selectors, services
+from campaign import rules, selectors, services
 from campaign.models import Campaign, CampaignPacket
 from engine.lib.errors import ServiceError
 from engine.lib.money import yuan
@@ -154,6 +154,24 @@ class CampaignForm(forms.ModelForm):  # type: ignore[type-arg]
             "client_apps",
         ]
 
+    def clean(self) -> dict[str, Any]:
+        data: dict[str, Any] = super().clean() or self.cleaned_data
+        if self.errors or not self.instance._state.adding:  # an existing one has no fields
+            return data
+        try:
+            rules.check_campaign(
+                slug=data["slug"],
+                name_zh=data["name_zh"],
+                budget_fen=data["budget_fen"],
+                starts_at=data["starts_at"],
+                ends_at=data["ends_at"],
+                timezone_name=data["timezone"],
+                client_apps=[app.pk for app in data["client_apps"]],
+            )
+        except ServiceError as refusal:
+            self.add_error(refusal.field, refusal.message)
+        return data
+
 
 class PacketInline(admin.TabularInline):  # type: ignore[type-arg]
     model = CampaignPacket
@@ -261,6 +279,9 @@ class CampaignAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         )
         obj.pk = made.pk
         obj.refresh_from_db()
+
+    def get_inlines(self, request: HttpRequest, obj: Campaign | None) -> list[Any]:
+        return [] if obj is None else self.inlines
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         """The service has set the client apps; there is nothing else beside the row."""

@@ -6,11 +6,45 @@ Each check raises `ServiceError` naming the field, a code and the reason; none w
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
+
+from django.core.exceptions import ValidationError
 
 from campaign import selectors
-from campaign.models import Campaign
+from campaign.models import SLUG_MAX_CHARS, Campaign, slug_is_valid, validate_timezone
 from engine.lib.errors import ServiceError
 from engine.lib.money import MAX_FEN, yuan
+
+
+def check_campaign(
+    *,
+    slug: str,
+    name_zh: str,
+    budget_fen: int,
+    starts_at: dt.datetime,
+    ends_at: dt.datetime,
+    timezone_name: str,
+    client_apps: Sequence[int],
+) -> None:
+    """All that a new campaign must meet."""
+    if not slug_is_valid(slug):
+        raise ServiceError(
+            "slug",
+            "invalid",
+            f"small letters, digits and single hyphens, up to {SLUG_MAX_CHARS} characters",
+        )
+    if not name_zh.strip():
+        raise ServiceError("name_zh", "blank", "a campaign needs a name")
+    check_budget(budget_fen)
+    check_window(starts_at, ends_at)
+    try:
+        validate_timezone(timezone_name)
+    except ValidationError:
+        raise ServiceError("timezone", "unknown", f"{timezone_name} is not a time zone") from None
+    if not client_apps:
+        raise ServiceError("client_apps", "blank", "at least one client app must carry it")
+    if Campaign.objects.filter(slug=slug).exists():
+        raise ServiceError("slug", "taken", f"there is a campaign {slug} already")
 
 
 def check_budget(budget_fen: int) -> None:

@@ -20,13 +20,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from django.contrib.auth.models import User
-from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import F, Max
 
 from campaign import rules, selectors
 from campaign.convergence import campaign_converge, campaign_locked
-from campaign.models import Campaign, CampaignPacket, slug_is_valid, validate_timezone
+from campaign.models import Campaign, CampaignPacket
 from engine.lib.audit import audit_record
 from engine.lib.clock import now
 from engine.lib.errors import ServiceError, TransitionRefused
@@ -59,21 +58,16 @@ def campaign_create(
     created_by: User | None = None,
 ) -> Campaign:
     """A draft with an empty account and a closed-for-now gate; nothing of it can be claimed yet."""
-    if not slug_is_valid(slug):
-        raise ServiceError("slug", "invalid", "small letters, digits and single hyphens, up to 60")
-    if not name_zh.strip():
-        raise ServiceError("name_zh", "blank", "a campaign needs a name")
-    rules.check_budget(budget_fen)
-    rules.check_window(starts_at, ends_at)
-    try:
-        validate_timezone(timezone_name)
-    except ValidationError:
-        raise ServiceError("timezone", "unknown", f"{timezone_name} is not a time zone") from None
     apps = sorted(set(client_apps))
-    if not apps:
-        raise ServiceError("client_apps", "blank", "at least one client app must carry it")
-    if Campaign.objects.filter(slug=slug).exists():
-        raise ServiceError("slug", "taken", f"there is a campaign {slug} already")
+    rules.check_campaign(
+        slug=slug,
+        name_zh=name_zh,
+        budget_fen=budget_fen,
+        starts_at=starts_at,
+        ends_at=ends_at,
+        timezone_name=timezone_name,
+        client_apps=apps,
+    )
     campaign_id = uuid.uuid4()
     with transaction.atomic():
         campaign = Campaign(
