@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -108,6 +108,12 @@ class VerificationKey:
     material: bytes | Ed25519PublicKey
 
 
+class Keys(Protocol):
+    """Keys by kid: a mapping, or the ring that reads them from the database."""
+
+    def get(self, kid: str, /) -> VerificationKey | None: ...
+
+
 def _challenge(scheme: str, error: str = "") -> dict[str, str]:
     return {
         "WWW-Authenticate": f'{scheme} realm="laisee"' + (f', error="{error}"' if error else "")
@@ -154,9 +160,7 @@ def token_kid(token: str) -> str:
     return kid
 
 
-def verify_client_token(
-    token: str, keys: Mapping[str, VerificationKey], now: dt.datetime
-) -> Caller:
+def verify_client_token(token: str, keys: Keys, now: dt.datetime) -> Caller:
     """The caller behind `token` at `now`; `keys` is by kid. ProblemError 401 otherwise."""
     key = keys.get(token_kid(token))
     if key is None:
@@ -254,8 +258,8 @@ class KeyRing:
         self._read_at = 0.0
         self._keys = None
 
-    def get(self, kid: str) -> Mapping[str, VerificationKey]:
-        """The known keys; `kid` only says whether it is worth reading them again."""
+    def get(self, kid: str, /) -> VerificationKey | None:
+        """The key named `kid`, from memory wherever possible."""
         keys = self._keys
         if keys is None:
             with self._lock:
@@ -264,7 +268,7 @@ class KeyRing:
             keys = self._refresh(keys)
         if kid not in keys and self._may_reload():
             keys = self._refresh(keys)
-        return keys
+        return keys.get(kid)
 
     def _refresh(self, known: dict[str, VerificationKey]) -> dict[str, VerificationKey]:
         """Read again, unless another thread is at it; keep what is known where Postgres is down."""
@@ -310,7 +314,7 @@ class ClientTokenAuthentication(BaseAuthentication):
         token = _credentials(request, "Bearer")
         if token is None:
             return None
-        return verify_client_token(token, key_ring.get(token_kid(token)), clock.now()), None
+        return verify_client_token(token, key_ring, clock.now()), None
 
     def authenticate_header(self, request: Request) -> str:
         return _challenge("Bearer")["WWW-Authenticate"]

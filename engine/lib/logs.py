@@ -57,6 +57,13 @@ def _json(event: Any, **_options: Any) -> str:
     return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
 
 
+class TracesOnly(logging.Filter):
+    """Passes failures that nobody of ours has caught, with their traces."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return bool(record.exc_info)
+
+
 def configure() -> None:
     """Point structlog and `logging` at one stream. Safe to call again (Celery does, by signal)."""
     shared: list[Any] = [
@@ -90,9 +97,10 @@ def configure() -> None:
             },
             "handlers": {"stream": {"class": "logging.StreamHandler", "formatter": "structlog"}},
             "root": {"handlers": ["stream"], "level": settings.LOG_LEVEL},
+            "filters": {"traces": {"()": TracesOnly}},
             "loggers": {
                 # The middleware writes a line per refused request; Django's would be a second.
-                "django.request": {"level": "CRITICAL"},
+                "django.request": {"filters": ["traces"]},
                 "django.server": {"level": "WARNING"},
             },
         }

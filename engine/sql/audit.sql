@@ -63,4 +63,8 @@ $$;
 DROP TRIGGER IF EXISTS audit_append_only ON engine_auditevent;
 CREATE TRIGGER audit_append_only BEFORE UPDATE OR DELETE ON engine_auditevent
     FOR EACH ROW EXECUTE FUNCTION laisee_audit_refuse();
+
+DROP TRIGGER IF EXISTS audit_no_truncate ON engine_auditevent;
+CREATE TRIGGER audit_no_truncate BEFORE TRUNCATE ON engine_auditevent
+    FOR EACH STATEMENT EXECUTE FUNCTION laisee_audit_refuse();
 -- guard:audit_append_only end

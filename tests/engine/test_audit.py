@@ -97,7 +97,12 @@ def test_the_request_is_noted() -> None:
 
 
 @pytest.mark.parametrize(
-    "statement", ["UPDATE engine_auditevent SET reason = 'x'", "DELETE FROM engine_auditevent"]
+    "statement",
+    [
+        "UPDATE engine_auditevent SET reason = 'x'",
+        "DELETE FROM engine_auditevent",
+        "TRUNCATE engine_auditevent",
+    ],
 )
 def test_events_are_neither_changed_nor_deleted(owner_dsn: str, statement: str) -> None:
     record(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import orjson
@@ -11,7 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.lib.problem import ProblemError
-from engine.lib.renderers import MAX_DEPTH, OrjsonRenderer, decode_object
+from engine.lib.renderers import (
+    MAX_DEPTH,
+    MAX_EVENTS_BODY_BYTES,
+    OrjsonParser,
+    OrjsonRenderer,
+    decode_object,
+)
 from engine.lib.schema import refusal, to_struct
 from tests.engine.test_problem import problem
 from tests.engine.views import Line, Order
@@ -171,6 +178,19 @@ def test_over_http(client: Client) -> None:
         problem(client.generic("POST", "/api/v1/orders"), 422, "invalid")["errors"][0]["pointer"]
         == "/amount_fen"
     )
+
+
+def test_a_view_may_take_more() -> None:
+    class Events:
+        max_body_bytes = MAX_EVENTS_BODY_BYTES
+
+    body = b'{"a": "' + b"x" * 500_000 + b'"}'
+    parse = OrjsonParser().parse
+    assert len(parse(io.BytesIO(body), parser_context={"view": Events()})["a"]) == 500_000
+    for context in ({"view": object()}, None):
+        with pytest.raises(ProblemError) as caught:
+            parse(io.BytesIO(body), parser_context=context)
+        assert caught.value.status == 413
 
 
 def test_the_renderer_keeps_integers_whole_and_knows_structs() -> None:

@@ -110,6 +110,16 @@ def test_a_failure_is_logged_with_its_trace_in_one_line(lines: Any) -> None:
     assert "hunter2" not in json.dumps(line)
 
 
+@pytest.mark.urls("tests.engine.views")
+def test_a_failing_page_of_the_admin_is_logged_once(lines: Any) -> None:
+    client = Client(raise_request_exception=False)
+    page = client.get("/admin/raises")
+    assert (page.status_code, page["Content-Type"]) == (500, "text/html; charset=utf-8")
+    assert b"RuntimeError" not in page.content
+    (line,) = [entry for entry in lines() if "exception" in entry]
+    assert "RuntimeError" in line["exception"]
+
+
 def test_a_cycle_does_not_hang() -> None:
     loop: dict[str, Any] = {}
     loop["loop"] = loop

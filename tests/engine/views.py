@@ -121,6 +121,7 @@ urlpatterns = [
     path("api/v1/apps", Apps.as_view()),
     path("api/v1/raises", Raises.as_view()),
     path("api/v1/plain-raises", plain_raises),
+    path("admin/raises", plain_raises),
     path("api/v1/payments", Payments.as_view()),
     path("healthz", healthz),
     path("readyz", readyz),
