@@ -66,9 +66,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "ip",
-                    models.CharField(
-                        blank=True, default="", max_length=45, verbose_name="network"
-                    ),
+                    models.CharField(blank=True, default="", max_length=45, verbose_name="network"),
                 ),
                 (
                     "prev_hash",
