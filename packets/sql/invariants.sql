@@ -4,93 +4,132 @@
 -- broken, and by whom. The words are only formed for offenders (CASE WHEN … THEN … END): forming
 -- them for every row would cost more than the checks. Which checks there are, with their numbers and
 -- meanings, stands in packets/invariants.py; a query answers several at once where one pass over a
--- table is enough.
--- All of them run in one read-only snapshot.
+-- table is enough. OFFSET 0 keeps Postgres from unfolding the columns into the list below them,
+-- where it would evaluate them for every row and name. All of them run in one read-only snapshot.
 
 -- query: lanes
 WITH fact AS MATERIALIZED (
     SELECT lane_id, count(*) AS claims, sum(amount_fen) AS fen FROM packets_claim GROUP BY lane_id
 )
-SELECT broken.name, 'lane ' || lane.id || ': ' || broken.what
-  FROM packets_lane AS lane
-  LEFT JOIN fact ON fact.lane_id = lane.id
-  LEFT JOIN packets_lanecursor AS mark ON mark.lane_id = lane.id
+SELECT broken.name, 'lane ' || seen.id || ': ' || broken.what
+  FROM (
+    SELECT lane.id AS id,
+           CASE WHEN
+           lane.claimed_fen NOT BETWEEN 0 AND lane.total_fen
+           OR lane.claimed_count NOT BETWEEN 0 AND lane.count
+           OR (lane.claimed_count = lane.count AND lane.claimed_fen <> lane.total_fen)
+           THEN format('%s of %s fen, %s of %s portions',
+                       lane.claimed_fen, lane.total_fen, lane.claimed_count, lane.count)
+           END AS lane_caps,
+           CASE WHEN
+           lane.claimed_count <> COALESCE(fact.claims, 0)
+           OR lane.claimed_fen <> COALESCE(fact.fen, 0)
+           THEN format('counts %s claims of %s fen, has %s of %s',
+                       lane.claimed_count, lane.claimed_fen, COALESCE(fact.claims, 0), COALESCE(fact.fen, 0))
+           END AS lane_counters,
+           CASE WHEN
+           mark.settled_count IS NULL OR mark.settled_count NOT BETWEEN 0 AND lane.claimed_count
+           THEN format('cursor %s, claims %s', COALESCE(mark.settled_count::text, 'missing'),
+                       lane.claimed_count)
+           END AS cursors
+      FROM packets_lane AS lane
+      LEFT JOIN fact ON fact.lane_id = lane.id
+      LEFT JOIN packets_lanecursor AS mark ON mark.lane_id = lane.id
+    OFFSET 0
+ ) AS seen
  CROSS JOIN LATERAL (VALUES
-    ('lane_caps', CASE WHEN
-     lane.claimed_fen NOT BETWEEN 0 AND lane.total_fen
-     OR lane.claimed_count NOT BETWEEN 0 AND lane.count
-     OR (lane.claimed_count = lane.count AND lane.claimed_fen <> lane.total_fen)
-     THEN format('%s of %s fen, %s of %s portions',
-                 lane.claimed_fen, lane.total_fen, lane.claimed_count, lane.count) END),
-    ('lane_counters', CASE WHEN
-     lane.claimed_count <> COALESCE(fact.claims, 0) OR lane.claimed_fen <> COALESCE(fact.fen, 0)
-     THEN format('counts %s claims of %s fen, has %s of %s', lane.claimed_count, lane.claimed_fen,
-                 COALESCE(fact.claims, 0), COALESCE(fact.fen, 0)) END),
-    ('cursors', CASE WHEN
-     mark.settled_count IS NULL OR mark.settled_count NOT BETWEEN 0 AND lane.claimed_count
-     THEN format('cursor %s, claims %s', COALESCE(mark.settled_count::text, 'missing'),
-                 lane.claimed_count) END)
+    ('lane_caps', seen.lane_caps),
+    ('lane_counters', seen.lane_counters),
+    ('cursors', seen.cursors)
  ) AS broken (name, what)
  WHERE broken.what IS NOT NULL
+   AND num_nonnulls(seen.lane_caps, seen.lane_counters, seen.cursors) > 0
 
 -- query: tape
-SELECT broken.name, 'claim ' || tape.id || ': ' || broken.what
-  FROM (SELECT id, lane_id, position, epoch,
-               row_number() OVER lane AS place, lag(epoch) OVER lane AS epoch_before
-          FROM packets_claim
-        WINDOW lane AS (PARTITION BY lane_id ORDER BY position)) AS tape
+SELECT broken.name, 'claim ' || seen.id || ': ' || broken.what
+  FROM (
+    SELECT tape.id AS id,
+           CASE WHEN tape.position <> tape.place
+           THEN format('position %s at place %s of lane %s',
+                       tape.position, tape.place, tape.lane_id)
+           END AS positions,
+           CASE WHEN tape.epoch < tape.epoch_before
+           THEN format('epoch %s committed after epoch %s', tape.epoch, tape.epoch_before)
+           END AS epoch_order
+      FROM (SELECT id, lane_id, position, epoch,
+                   row_number() OVER lane AS place, lag(epoch) OVER lane AS epoch_before
+              FROM packets_claim
+            WINDOW lane AS (PARTITION BY lane_id ORDER BY position)) AS tape
+    OFFSET 0
+ ) AS seen
  CROSS JOIN LATERAL (VALUES
-    ('positions', CASE WHEN tape.position <> tape.place
-     THEN format('position %s at place %s of lane %s', tape.position, tape.place, tape.lane_id)
-     END),
-    ('epoch_order', CASE WHEN tape.epoch < tape.epoch_before
-     THEN format('epoch %s committed after epoch %s', tape.epoch, tape.epoch_before) END)
+    ('positions', seen.positions),
+    ('epoch_order', seen.epoch_order)
  ) AS broken (name, what)
  WHERE broken.what IS NOT NULL
+   AND num_nonnulls(seen.positions, seen.epoch_order) > 0
 
 -- query: claims
-SELECT broken.name, 'claim ' || claim.id || ': ' || broken.what
-  FROM packets_claim AS claim
-  LEFT JOIN packets_lane AS lane ON lane.id = claim.lane_id
-  LEFT JOIN packets_packet AS packet ON packet.id = lane.packet_id
-  LEFT JOIN packets_laneepoch AS began
-         ON began.lane_id = claim.lane_id AND began.epoch = claim.epoch
-  LEFT JOIN packets_lanecursor AS mark ON mark.lane_id = claim.lane_id
-  LEFT JOIN packets_claimstate AS known ON known.claim_id = claim.id
-  LEFT JOIN packets_transfer AS paid ON paid.id = known.transfer_id
-  LEFT JOIN packets_account AS wallet ON wallet.id = paid.credit_account_id
+SELECT broken.name, 'claim ' || seen.id || ': ' || broken.what
+  FROM (
+    SELECT claim.id AS id,
+           CASE WHEN
+           claim.id <> laisee_claim_id(claim.packet_id, claim.participant, claim.serial)
+           THEN 'its id is not that of its packet, participant and serial'
+           END AS claim_ids,
+           CASE WHEN
+           claim.packet_id IS DISTINCT FROM lane.packet_id
+           OR laisee_home_lane(packet.home_key, claim.participant, packet.lane_count)
+              IS DISTINCT FROM lane.number
+           THEN format('it lies in lane %s, which is not its home', claim.lane_id)
+           END AS home_lanes,
+           CASE WHEN
+           began.id IS NULL OR claim.epoch > lane.epoch
+           OR claim.index NOT BETWEEN 0 AND began.left_count - 1
+           THEN format('index %s of epoch %s does not exist', claim.index, claim.epoch)
+           END AS epochs_known,
+           CASE WHEN
+           (claim.position <= mark.settled_count) IS DISTINCT FROM (known.claim_id IS NOT NULL)
+           THEN format('position %s, cursor %s, state %s', claim.position, mark.settled_count,
+                       COALESCE(known.state, 'none'))
+           END AS claims_dealt,
+           CASE WHEN
+           known.state = 'settled' AND (
+              paid.id IS NULL OR paid.kind <> 'settle'
+              OR paid.reference <> 'settle:' || encode(uuid_send(claim.id), 'hex')
+              OR paid.amount_fen <> claim.amount_fen OR paid.currency <> packet.currency
+              OR paid.debit_account_id IS DISTINCT FROM packet.escrow_id
+              OR wallet.kind <> 'wallet' OR wallet.owner <> encode(claim.participant, 'hex'))
+           THEN 'its transfer is missing, or is not escrow to its own wallet over its amount'
+           END AS settled_paid,
+           CASE WHEN
+           known.claim_id IS NOT NULL
+           AND (known.state NOT IN ('settled', 'parked')
+                OR (known.state = 'parked') <> (known.transfer_id IS NULL))
+           THEN format('state %s does not fit its transfer', known.state)
+           END AS claim_states
+      FROM packets_claim AS claim
+      LEFT JOIN packets_lane AS lane ON lane.id = claim.lane_id
+      LEFT JOIN packets_packet AS packet ON packet.id = lane.packet_id
+      LEFT JOIN packets_laneepoch AS began
+             ON began.lane_id = claim.lane_id AND began.epoch = claim.epoch
+      LEFT JOIN packets_lanecursor AS mark ON mark.lane_id = claim.lane_id
+      LEFT JOIN packets_claimstate AS known ON known.claim_id = claim.id
+      LEFT JOIN packets_transfer AS paid ON paid.id = known.transfer_id
+      LEFT JOIN packets_account AS wallet ON wallet.id = paid.credit_account_id
+    OFFSET 0
+ ) AS seen
  CROSS JOIN LATERAL (VALUES
-    ('claim_ids', CASE WHEN
-     claim.id <> laisee_claim_id(claim.packet_id, claim.participant, claim.serial)
-     THEN 'its id is not that of its packet, participant and serial' END),
-    ('home_lanes', CASE WHEN
-     claim.packet_id IS DISTINCT FROM lane.packet_id
-     OR laisee_home_lane(packet.home_key, claim.participant, packet.lane_count)
-        IS DISTINCT FROM lane.number
-     THEN format('it lies in lane %s, which is not its home', claim.lane_id) END),
-    ('epochs_known', CASE WHEN
-     began.id IS NULL OR claim.epoch > lane.epoch
-     OR claim.index NOT BETWEEN 0 AND began.left_count - 1
-     THEN format('index %s of epoch %s does not exist', claim.index, claim.epoch) END),
-    ('claims_dealt', CASE WHEN
-     (claim.position <= mark.settled_count) IS DISTINCT FROM (known.claim_id IS NOT NULL)
-     THEN format('position %s, cursor %s, state %s', claim.position, mark.settled_count,
-                 COALESCE(known.state, 'none')) END),
-    ('settled_paid', CASE WHEN
-     known.state = 'settled' AND (
-        paid.id IS NULL OR paid.kind <> 'settle'
-        OR paid.reference <> 'settle:' || encode(uuid_send(claim.id), 'hex')
-        OR paid.amount_fen <> claim.amount_fen OR paid.currency <> packet.currency
-        OR paid.debit_account_id IS DISTINCT FROM packet.escrow_id
-        OR wallet.kind <> 'wallet' OR wallet.owner <> encode(claim.participant, 'hex'))
-     THEN 'its transfer is missing, or is not escrow to its own wallet over its amount' END),
-    ('claim_states', CASE WHEN
-     known.claim_id IS NOT NULL
-     AND (known.state NOT IN ('settled', 'parked')
-          OR (known.state = 'parked') <> (known.transfer_id IS NULL))
-     THEN format('state %s does not fit its transfer', known.state) END)
+    ('claim_ids', seen.claim_ids),
+    ('home_lanes', seen.home_lanes),
+    ('epochs_known', seen.epochs_known),
+    ('claims_dealt', seen.claims_dealt),
+    ('settled_paid', seen.settled_paid),
+    ('claim_states', seen.claim_states)
  ) AS broken (name, what)
  WHERE broken.what IS NOT NULL
+   AND num_nonnulls(seen.claim_ids, seen.home_lanes, seen.epochs_known, seen.claims_dealt,
+           seen.settled_paid, seen.claim_states) > 0
 
 -- query: payments
 SELECT 'paid_settled', 'transfer ' || paid.reference || ': no claim was settled by it'
@@ -123,27 +162,37 @@ WITH side AS (
            min(currency) AS low, max(currency) AS high
       FROM side GROUP BY account_id
 )
-SELECT broken.name,
-       'account ' || COALESCE(account.id, fact.account_id) || ': ' || broken.what
-  FROM packets_account AS account
-  FULL JOIN fact ON fact.account_id = account.id
+SELECT broken.name, 'account ' || seen.id || ': ' || broken.what
+  FROM (
+    SELECT COALESCE(account.id, fact.account_id) AS id,
+           CASE WHEN
+           account.debits_fen IS DISTINCT FROM COALESCE(fact.debits_fen, 0)
+           OR account.credits_fen IS DISTINCT FROM COALESCE(fact.credits_fen, 0)
+           THEN format('holds %s − %s fen, its transfers say %s − %s', account.credits_fen,
+                       account.debits_fen, COALESCE(fact.credits_fen, 0),
+                       COALESCE(fact.debits_fen, 0))
+           END AS account_sums,
+           CASE WHEN
+           account.currency <> fact.low OR account.currency <> fact.high
+           THEN format('is in %s, its transfers are in %s, %s',
+                       account.currency, fact.low, fact.high)
+           END AS one_currency,
+           CASE WHEN
+           account.kind <> 'external' AND account.credits_fen < account.debits_fen
+           THEN format('%s is %s fen below zero', account.kind,
+                       account.debits_fen - account.credits_fen)
+           END AS not_overdrawn
+      FROM packets_account AS account
+      FULL JOIN fact ON fact.account_id = account.id
+    OFFSET 0
+ ) AS seen
  CROSS JOIN LATERAL (VALUES
-    ('account_sums', CASE WHEN
-     account.debits_fen IS DISTINCT FROM COALESCE(fact.debits_fen, 0)
-     OR account.credits_fen IS DISTINCT FROM COALESCE(fact.credits_fen, 0)
-     THEN format('holds %s − %s fen, its transfers say %s − %s', account.credits_fen,
-                 account.debits_fen, COALESCE(fact.credits_fen, 0), COALESCE(fact.debits_fen, 0))
-     END),
-    ('one_currency', CASE WHEN
-     account.currency <> fact.low OR account.currency <> fact.high
-     THEN format('is in %s, its transfers are in %s, %s', account.currency, fact.low, fact.high)
-     END),
-    ('not_overdrawn', CASE WHEN
-     account.kind <> 'external' AND account.credits_fen < account.debits_fen
-     THEN format('%s is %s fen below zero', account.kind,
-                 account.debits_fen - account.credits_fen) END)
+    ('account_sums', seen.account_sums),
+    ('one_currency', seen.one_currency),
+    ('not_overdrawn', seen.not_overdrawn)
  ) AS broken (name, what)
  WHERE broken.what IS NOT NULL
+   AND num_nonnulls(seen.account_sums, seen.one_currency, seen.not_overdrawn) > 0
 
 -- query: transfers
 SELECT 'transfers_sound', 'transfer ' || reference || ': no amount, or only one account'
@@ -195,44 +244,60 @@ WITH shares AS (
              ON packet.escrow_id IN (moved.debit_account_id, moved.credit_account_id)
      GROUP BY packet.id
 )
-SELECT broken.name, 'packet ' || packet.id || ': ' || broken.what
-  FROM packets_packet AS packet
-  JOIN flows ON flows.packet_id = packet.id
-  LEFT JOIN shares ON shares.packet_id = packet.id
-  LEFT JOIN packets_account AS escrow ON escrow.id = packet.escrow_id
- CROSS JOIN LATERAL (SELECT
-    COALESCE(shares.total_fen, 0) AS lanes_fen,
-    COALESCE(escrow.credits_fen - escrow.debits_fen, 0) AS escrow_fen,
-    packet.opened_at IS NOT NULL AS was_opened
- ) AS fact
+SELECT broken.name, 'packet ' || seen.id || ': ' || broken.what
+  FROM (
+    SELECT packet.id AS id,
+           CASE WHEN
+           was_opened AND escrow_fen <> lanes_fen - settled_fen - returned_fen
+           THEN format('escrow holds %s fen; lanes %s − settled %s − returned %s',
+                       escrow_fen, lanes_fen, settled_fen, returned_fen)
+           END AS escrow_balance,
+           CASE WHEN
+           lanes_fen > packet.total_fen OR COALESCE(shares.count, 0) > packet.count
+           OR (was_opened AND (lanes_fen <> packet.total_fen OR shares.count <> packet.count
+                               OR shares.lanes <> packet.lane_count))
+           THEN format('%s fen in %s portions, its lanes hold %s in %s',
+                       packet.total_fen, packet.count, lanes_fen, shares.count)
+           END AS lanes_in_packet,
+           CASE WHEN
+           funded_fen <> CASE WHEN was_opened THEN packet.total_fen ELSE 0 END
+           THEN format('worth %s fen, funded with %s', packet.total_fen, funded_fen)
+           END AS packet_funded,
+           CASE WHEN
+           (packet.state = 'closed') <> (packet.closed_at IS NOT NULL)
+           OR (packet.state = 'closed' AND NOT COALESCE(shares.all_closed, true))
+           THEN format('%s, closed at %s, lanes closed: %s', packet.state,
+                       COALESCE(packet.closed_at::text, 'never'), shares.all_closed)
+           END AS closed_for_good,
+           CASE WHEN
+           CASE WHEN packet.state = 'closed' AND was_opened
+                THEN returned_fen <> shares.left_fen OR returns > 1
+                     OR (returns > 0 AND NOT shares.all_closed)
+                ELSE returns > 0 END
+           THEN format('%s, nobody claimed %s fen, returned %s in %s transfers', packet.state,
+                       shares.left_fen, returned_fen, returns)
+           END AS returned_once
+      FROM packets_packet AS packet
+      JOIN flows ON flows.packet_id = packet.id
+      LEFT JOIN shares ON shares.packet_id = packet.id
+      LEFT JOIN packets_account AS escrow ON escrow.id = packet.escrow_id
+     CROSS JOIN LATERAL (SELECT
+        COALESCE(shares.total_fen, 0) AS lanes_fen,
+        COALESCE(escrow.credits_fen - escrow.debits_fen, 0) AS escrow_fen,
+        packet.opened_at IS NOT NULL AS was_opened
+     ) AS fact
+    OFFSET 0
+ ) AS seen
  CROSS JOIN LATERAL (VALUES
-    ('escrow_balance', CASE WHEN
-     was_opened AND escrow_fen <> lanes_fen - settled_fen - returned_fen
-     THEN format('escrow holds %s fen; lanes %s − settled %s − returned %s', escrow_fen, lanes_fen,
-                 settled_fen, returned_fen) END),
-    ('lanes_in_packet', CASE WHEN
-     lanes_fen > packet.total_fen OR COALESCE(shares.count, 0) > packet.count
-     OR (was_opened AND (lanes_fen <> packet.total_fen OR shares.count <> packet.count
-                         OR shares.lanes <> packet.lane_count))
-     THEN format('%s fen in %s portions, its lanes hold %s in %s', packet.total_fen, packet.count,
-                 lanes_fen, shares.count) END),
-    ('packet_funded', CASE WHEN
-     funded_fen <> CASE WHEN was_opened THEN packet.total_fen ELSE 0 END
-     THEN format('worth %s fen, funded with %s', packet.total_fen, funded_fen) END),
-    ('closed_for_good', CASE WHEN
-     (packet.state = 'closed') <> (packet.closed_at IS NOT NULL)
-     OR (packet.state = 'closed' AND NOT COALESCE(shares.all_closed, true))
-     THEN format('%s, closed at %s, lanes closed: %s', packet.state,
-                 COALESCE(packet.closed_at::text, 'never'), shares.all_closed) END),
-    ('returned_once', CASE WHEN
-     CASE WHEN packet.state = 'closed' AND was_opened
-          THEN returned_fen <> shares.left_fen OR returns > 1
-               OR (returns > 0 AND NOT shares.all_closed)
-          ELSE returns > 0 END
-     THEN format('%s, nobody claimed %s fen, returned %s in %s transfers', packet.state,
-                 shares.left_fen, returned_fen, returns) END)
+    ('escrow_balance', seen.escrow_balance),
+    ('lanes_in_packet', seen.lanes_in_packet),
+    ('packet_funded', seen.packet_funded),
+    ('closed_for_good', seen.closed_for_good),
+    ('returned_once', seen.returned_once)
  ) AS broken (name, what)
  WHERE broken.what IS NOT NULL
+   AND num_nonnulls(seen.escrow_balance, seen.lanes_in_packet, seen.packet_funded,
+           seen.closed_for_good, seen.returned_once) > 0
 
 -- query: campaigns
 WITH budget AS (

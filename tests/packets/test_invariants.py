@@ -19,7 +19,8 @@ from django.core.management import call_command
 from django.db import connection
 
 from engine.lib.audit import audit_record
-from packets import invariants, ledger, services, settlement
+from engine.lib.redis import stock as stock_client
+from packets import invariants, ledger, recovery, services, settlement
 from packets.invariants import (
     QUESTIONS,
     AuditUnfinished,
@@ -27,7 +28,8 @@ from packets.invariants import (
     invariants_check,
     questions_sql,
 )
-from packets.models import Account, Claim, Lane, Packet, Transfer
+from packets.models import Account, Claim, Lane, LaneEpoch, Packet, Transfer
+from tests import world
 from tests.conftest import clean_tables
 from tests.factories import make_claims, make_funding, make_packet
 
@@ -126,6 +128,31 @@ def test_an_empty_house_is_green() -> None:
     assert report.holds
     assert report.totals == []
     assert report.progress.claims == 0
+
+
+def test_a_packet_with_a_past_is_green() -> None:
+    """Claimed through the real door, its stock lost and rebuilt, settled half-way, closed."""
+    packet = world.open_packet(20_000, 40, strategy="tiers", tiers=[(5_000, 1)], lane_count=3)
+    for number in range(12):
+        world.claim(packet, f"early{number}")
+    stock_client().flushdb()
+    for lane in Lane.objects.filter(packet=packet):
+        recovery.rebuild(stock_client(), lane_id=lane.id, seen_epoch=lane.epoch)
+    for number in range(12):
+        world.claim(packet, f"late{number}")
+        if number == 6:
+            settlement.settle_due(limit=3)
+    assert LaneEpoch.objects.count() > 3
+    assert invariants_check().holds
+
+    services.packet_close(packet_id=packet.id, actor="test")
+    assert invariants_check().holds
+
+    settlement.settle_due()
+    report = invariants_check()
+    assert report.holds
+    assert report.progress.claims == report.progress.settled == Claim.objects.count() > 12
+    assert report.totals[0].escrow_fen == 0
 
 
 def test_the_totals_say_where_the_money_is(story: Story) -> None:

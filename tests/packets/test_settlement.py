@@ -3,100 +3,34 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import Any
-from unittest import mock
 
 import psycopg
 import pytest
 from django.db import OperationalError, connection
-from django.db.models import Sum
 
-from engine.lib.sql import load
 from packets import selectors, settlement, tasks
-from packets.models import Account, Claim, ClaimState, Lane, LaneCursor, Packet, Transfer
+from packets.models import ClaimState, LaneCursor
 from packets.settlement import SettlementResult, TapeBroken, retry_parked, settle_due, settle_lane
 from tests.conftest import wait_until
-from tests.factories import make_claims, make_funding, make_packet, people
-from tests.guards import without_guard
+from tests.factories import make_claims, make_packet, people
+from tests.packets.settling import (
+    assert_all_paid_once,
+    escrow_fen,
+    locked,
+    one_lane,
+    picture,
+    settled_count,
+    wallet_fen,
+)
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-
-
-def one_lane(count: int, **options: Any) -> tuple[Packet, Lane]:
-    packet = make_packet(count=count, **options)
-    return packet, packet.lanes.get()
-
-
-def wallet_fen(participant: bytes) -> int:
-    return selectors.wallet_balance(participant).available_fen
-
-
-def escrow_fen(packet: Packet) -> int:
-    assert packet.escrow_id is not None
-    return Account.objects.get(id=packet.escrow_id).balance_fen
-
-
-def settled_count(lane: Lane) -> int:
-    return LaneCursor.objects.get(lane=lane).settled_count
-
-
-def picture() -> tuple[object, ...]:
-    return (
-        list(Transfer.objects.order_by("id").values_list("reference", "amount_fen")),
-        list(ClaimState.objects.order_by("claim_id").values_list("claim_id", "state")),
-        list(LaneCursor.objects.order_by("lane_id").values_list("lane_id", "settled_count")),
-        list(Account.objects.order_by("id").values_list("id", "debits_fen", "credits_fen")),
-    )
-
-
-def assert_all_paid_once() -> None:
-    """Every claim has its one transfer, and every wallet holds exactly its claims."""
-    paid = Transfer.objects.filter(kind="settle")
-    expected = {f"settle:{claim.hex}" for claim in Claim.objects.values_list("id", flat=True)}
-    assert set(paid.values_list("reference", flat=True)) == expected
-    assert paid.count() == len(expected)
-    owed = {
-        bytes(row["participant"]).hex(): row["sum"]
-        for row in Claim.objects.values("participant").annotate(sum=Sum("amount_fen")).order_by()
-    }
-    wallets = Account.objects.filter(kind="wallet")
-    assert {wallet.owner: wallet.balance_fen for wallet in wallets} == owed
-
-
-@contextmanager
-def locked(dsn: str, query: str) -> Iterator[None]:
-    """Somebody else's open transaction that holds these rows."""
-    with psycopg.connect(dsn) as link:
-        link.execute(query)
-        yield
-        link.rollback()
-
-
-def in_threads(workers: int, work: Callable[[int], SettlementResult]) -> list[SettlementResult]:
-    """`work(0)`, `work(1)`, … at once, each with a connection of its own."""
-    start = threading.Barrier(workers)
-
-    def run(number: int) -> SettlementResult:
-        try:
-            start.wait(timeout=10)
-            return work(number)
-        finally:
-            connection.close()
-
-    with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(run, range(workers)))
 
 
 # --- the ordinary day -----------------------------------------------------------------------------
@@ -196,149 +130,6 @@ def test_settlement_does_not_touch_the_lanes_row(owner_dsn: str) -> None:
     make_claims(lane, 4)
     with locked(owner_dsn, f"SELECT 1 FROM packets_lane WHERE id = {lane.id} FOR UPDATE"):
         assert settle_lane(lane.id).settled == 4
-
-
-# --- many workers ---------------------------------------------------------------------------------
-
-
-def test_a_lane_that_is_taken_is_left_alone(owner_dsn: str) -> None:
-    _, lane = one_lane(10)
-    make_claims(lane, 4)
-    before = picture()
-    taken = f"SELECT 1 FROM packets_lanecursor WHERE lane_id = {lane.id} FOR UPDATE"
-    with locked(owner_dsn, taken):
-        assert settle_lane(lane.id) == SettlementResult(busy=True)
-    assert picture() == before
-    assert settle_lane(lane.id).settled == 4
-
-
-def test_five_sweeps_at_once_pay_everybody_once() -> None:
-    packet = make_packet(count=400, lanes=4)
-    for lane in packet.lanes.all():
-        make_claims(lane, 80)
-
-    results = in_threads(5, lambda _: settle_due(limit=20))
-
-    settle_due()
-    assert sum(result.settled for result in results) <= 320
-    assert sum(result.parked + result.failed for result in results) == 0
-    assert_all_paid_once()
-
-
-@pytest.mark.control
-def test_without_the_cursors_lock_the_reference_still_pays_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Guards overlap here: with lock and compare-and-set gone, the unique reference is left."""
-    _, lane = one_lane(100)
-    make_claims(lane, 60)
-    monkeypatch.setattr(
-        settlement, "_LOCK_CURSOR", settlement._LOCK_CURSOR.replace("FOR UPDATE SKIP LOCKED", "")
-    )
-    monkeypatch.setattr(
-        settlement,
-        "_MOVE_CURSOR",
-        "UPDATE packets_lanecursor SET settled_count = %s"
-        " WHERE lane_id = %s AND %s::bigint IS NOT NULL",
-    )
-    meeting = threading.Barrier(4)
-    really_move = settlement._move
-
-    def move_together(*arguments: Any) -> SettlementResult:
-        meeting.wait(timeout=10)
-        return really_move(*arguments)
-
-    monkeypatch.setattr(settlement, "_move", move_together)
-
-    results = in_threads(4, lambda _: settlement._batch(lane.id, 1, 60))
-
-    # All four were at the same claims, which the lock would have prevented …
-    assert [result.busy for result in results] == [False] * 4
-    # … and one of them paid.
-    assert sorted(result.settled for result in results) == [0, 0, 0, 60]
-    assert_all_paid_once()
-
-
-# --- dense wallets: everybody's batch meets everybody's -------------------------------------------
-
-WORKERS = 6
-PEOPLE = 120
-ROUNDS = 3
-
-
-# An UPDATE locks in the order of its plan, and sessions keep plans of their own: one that planned
-# when the accounts were few walks them otherwise than one that planned when they were many. Here
-# half of the workers sort what they move, and half of them hash it.
-PLANS = (
-    "SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_seqscan = off;"
-    " SET enable_hashagg = off",
-    "SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_seqscan = off;"
-    " SET enable_sort = off",
-)
-
-
-@pytest.fixture
-def install(owner_dsn: str, superuser_dsn: str) -> Iterator[Callable[[str], None]]:
-    """Installs another text of ledger.sql, and the right one afterwards.
-
-    Deadlocks are looked for after 50 ms, so that a control full of them doesn't take minutes.
-    """
-    text = load("packets", "ledger.sql")
-    role = "ALTER ROLE laisee_app"
-
-    def run(dsn: str, sql: str) -> None:
-        connection.close()
-        with psycopg.connect(dsn) as link:
-            link.execute(sql)
-
-    run(superuser_dsn, f"{role} SET deadlock_timeout = '50ms'")
-    yield partial(run, owner_dsn)
-    run(owner_dsn, text)
-    run(superuser_dsn, f"{role} RESET deadlock_timeout")
-
-
-def settle_dense() -> list[str]:
-    """Six packets' lanes over the same few wallets, settled at once; what made them try again."""
-    funding = make_funding()
-    crowd = [bytes([number]) * 16 for number in range(PEOPLE)]
-    lanes: list[Lane] = []
-    for seed in range(WORKERS):
-        _, lane = one_lane(PEOPLE * ROUNDS, funding=funding)
-        lanes.append(lane)
-        for serial in range(ROUNDS):
-            # Each lane has the wallets in an order of its own.
-            order = random.Random(seed * 100 + serial).sample(crowd, PEOPLE)
-            make_claims(lane, PEOPLE, participants=order, serial=serial)
-
-    def work(number: int) -> SettlementResult:
-        with connection.cursor() as cursor:
-            cursor.execute(PLANS[number % len(PLANS)])
-        total = SettlementResult()
-        while True:
-            done = settle_lane(lanes[number].id, limit=PEOPLE // 2)
-            total += done
-            if not done.left:
-                return total
-
-    with mock.patch.object(settlement, "log") as log:
-        results = in_threads(WORKERS, work)
-    assert sum(result.settled for result in results) == WORKERS * PEOPLE * ROUNDS
-    assert_all_paid_once()
-    return [call.kwargs["sqlstate"] for call in log.warning.call_args_list]
-
-
-def test_dense_wallets_never_deadlock(install: Callable[[str], None]) -> None:
-    assert [settle_dense() for _ in range(2)] == [[], []]
-
-
-@pytest.mark.control
-def test_without_the_accounts_order_dense_wallets_deadlock(
-    install: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    install(without_guard(load("packets", "ledger.sql"), "account_order"))
-    monkeypatch.setattr(settlement, "ATTEMPTS", 100)
-    # Whether two of them cross in one run is chance; that they never do in five is not.
-    assert any("40P01" in settle_dense() for _ in range(5))
 
 
 # --- a claim that can't be paid -------------------------------------------------------------------
