@@ -13,6 +13,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -136,7 +137,7 @@ def _action(name: str) -> Callable[..., HttpResponse | None]:
     return run
 
 
-class CampaignForm(forms.ModelForm):  # type: ignore[type-arg]
+class CampaignForm(forms.ModelForm):
     """What staff type for a draft; the rules are the services'."""
 
     class Meta:
@@ -173,12 +174,12 @@ class CampaignForm(forms.ModelForm):  # type: ignore[type-arg]
         return data
 
 
-class PacketInline(admin.TabularInline):  # type: ignore[type-arg]
+class PacketInline(admin.TabularInline):
     model = CampaignPacket
     extra = 0
     can_delete = False
     fields = ["order", "packet", "packet_state", "packet_total"]
-    readonly_fields = fields
+    readonly_fields = ["order", "packet", "packet_state", "packet_total"]
     verbose_name_plural = _("packets")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[CampaignPacket]:
@@ -197,7 +198,7 @@ class PacketInline(admin.TabularInline):  # type: ignore[type-arg]
 
 
 @admin.register(Campaign)
-class CampaignAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class CampaignAdmin(admin.ModelAdmin):
     form = CampaignForm
     list_display = [
         "slug",
@@ -245,11 +246,11 @@ class CampaignAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             ],
         )
 
-    def get_fields(self, request: HttpRequest, obj: Campaign | None = None) -> list[str]:
+    def get_fields(self, request: HttpRequest, obj: Campaign | None = None) -> list[Any]:
         fields = list(CampaignForm.Meta.fields)
         return fields if obj is None else [*fields, "state", "money", "created_by", "version"]
 
-    def get_readonly_fields(self, request: HttpRequest, obj: Campaign | None = None) -> list[str]:
+    def get_readonly_fields(self, request: HttpRequest, obj: Campaign | None = None) -> list[Any]:
         if obj is None:
             return []
         # Once made, a campaign changes by its moves; a live one's rules are a promise.
@@ -338,6 +339,6 @@ class CampaignAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             "rows": rows,
             "action": f"move_{name}",
             "label": move.label,
-            "checkbox": admin.helpers.ACTION_CHECKBOX_NAME,
+            "checkbox": ACTION_CHECKBOX_NAME,
         }
         return TemplateResponse(request, "admin/campaign/confirm.html", context)

@@ -20,6 +20,7 @@ from django.db import connection, transaction
 from django.db.models import Sum
 
 from campaign import selectors, services
+from campaign.convergence import campaign_converge
 from campaign.models import Campaign
 from engine.lib import auth, crypto
 from engine.lib.clock import now
@@ -147,7 +148,7 @@ def _campaign(app: ClientApp) -> Campaign:
         return services.campaign_launch(campaign_id=campaign.pk, actor=ACTOR)
     if campaign.state == Campaign.State.PAUSED:
         return services.campaign_resume(campaign_id=campaign.pk, actor=ACTOR, reason="seed_demo")
-    return services.campaign_converge(campaign_id=campaign.pk, actor=ACTOR)
+    return campaign_converge(campaign_id=campaign.pk, actor=ACTOR)
 
 
 def _packet(

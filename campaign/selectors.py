@@ -21,7 +21,7 @@ from django.db.models import (
 )
 from django.db.models.functions import Coalesce
 
-from campaign.models import Campaign, slug_is_valid
+from campaign.models import Campaign, CampaignPacket, slug_is_valid
 from packets.models import ClaimState, Gate, Lane, Packet
 
 State = Campaign.State
@@ -112,7 +112,7 @@ def campaigns_with_spending() -> QuerySet[Campaign]:
         .values("fen")
     )
     packets = (
-        Campaign.packets.through.objects.filter(campaign=OuterRef("pk"))
+        CampaignPacket.objects.filter(campaign=OuterRef("pk"))
         .order_by()
         .values("campaign")
         .annotate(n=Count("id"))

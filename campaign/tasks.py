@@ -10,6 +10,7 @@ import structlog
 from celery import shared_task
 
 from campaign import selectors, services
+from campaign.convergence import campaign_converge
 from engine.lib.clock import now
 from engine.lib.errors import ServiceError
 
@@ -32,7 +33,7 @@ def campaign_clock() -> dict[str, int]:
             log.info("campaign_end_refused", campaign=campaign_id.hex, why=str(refusal))
     for campaign_id in selectors.campaigns_lagging(BATCH):
         try:
-            services.campaign_converge(campaign_id=campaign_id, actor=CLOCK)
+            campaign_converge(campaign_id=campaign_id, actor=CLOCK)
             counts["converged"] += 1
         except ServiceError as refusal:
             counts["refused"] += 1

@@ -157,7 +157,7 @@ _LUCKIEST = """
 """
 
 
-def _seen(sql: str, parameters: Sequence[object]) -> tuple[ClaimSeen, ...]:
+def _seen(sql: str, parameters: Sequence[uuid.UUID | int]) -> tuple[ClaimSeen, ...]:
     with connection.cursor() as cursor:
         cursor.execute(sql, parameters)
         rows = [(bytes(row[0]), int(row[1]), row[2]) for row in cursor.fetchall()]

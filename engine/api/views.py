@@ -9,7 +9,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from engine.api.schemas import Token, TokenBody
-from engine.lib.auth import MAX_TTL_S, ApiKeyAuthentication, HasScope
+from engine.lib.auth import MAX_TTL_S, ApiCaller, ApiKeyAuthentication, HasScope
 from engine.lib.openapi import problems
 from engine.lib.problem import Code
 from engine.lib.schema import parse_body
@@ -29,8 +29,10 @@ class ServerTokens(APIView):
     )
     def post(self, request: Request) -> Response:
         body = parse_body(request, TokenBody)
+        caller = request.user
+        assert isinstance(caller, ApiCaller)
         token = mint_client_token(
-            client_app_id=request.user.client_app_id,
+            client_app_id=caller.client_app_id,
             subject=body.user,
             device="" if body.device is UNSET else body.device,
             group="" if body.group is UNSET else body.group,

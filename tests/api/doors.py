@@ -13,6 +13,7 @@ from packets import selectors
 from packets.claiming.registry import registry
 
 BASE = "/api/v1"
+JSON = {"Content-Type": "application/json"}
 
 
 def forget_packets() -> None:
@@ -76,7 +77,7 @@ class WebDoor:
             content_type=kind,
             headers={name: value for name, value in headers.items() if name != "Content-Type"},
         )
-        content = b"".join(response) if response.streaming else response.content  # type: ignore[arg-type]
+        content = b"".join(response) if response.streaming else response.content
         return Answer(response.status_code, dict(response.headers), content)
 
 
@@ -88,16 +89,19 @@ class Visitor:
     authorization: str | None = None
 
     def get(self, path: str, **headers: str) -> Answer:
-        return self.send("GET", path, **headers)
+        return self.send("GET", path, headers=headers)
 
     def post(self, path: str, body: Any = None, **headers: str) -> Answer:
         """`body`: bytes as they are, anything else as JSON, None for no body at all."""
         raw = (
             b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
         )
-        return self.send("POST", path, raw, **{"Content-Type": "application/json", **headers})
+        return self.send("POST", path, raw, headers={"Content-Type": "application/json", **headers})
 
-    def send(self, method: str, path: str, body: bytes = b"", **headers: str) -> Answer:
+    def send(
+        self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        headers = dict(headers or {})
         if self.authorization is not None:
             headers.setdefault("Authorization", self.authorization)
         return self.door.request(method, BASE + path, body=body, headers=headers)

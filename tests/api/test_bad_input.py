@@ -10,7 +10,7 @@ import pytest
 
 from engine.models import ClientApp
 from packets.models import Packet
-from tests.api.doors import Visitor
+from tests.api.doors import JSON, Visitor
 from tests.api.test_callers import rows
 from tests.campaign import stage
 
@@ -104,9 +104,7 @@ def test_another_media_type(visit: Visit, packet: Packet, kind: str) -> None:
 def test_a_method_that_a_route_does_not_have(
     visit: Visit, packet: Packet, method: str, path: str
 ) -> None:
-    answer = visit("alice").send(
-        method, path.format(packet=packet.public_id), **{"Content-Type": "application/json"}
-    )
+    answer = visit("alice").send(method, path.format(packet=packet.public_id), headers=JSON)
     assert (answer.status, answer.code) == (405, "method_not_allowed")
     assert answer.headers["Allow"]
 

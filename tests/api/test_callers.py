@@ -17,7 +17,7 @@ from engine.lib import auth, clock
 from engine.models import ApiKey, ClientApp
 from engine.services import client_key_create, client_key_revoke
 from packets.models import Account, Claim, Lane, Transfer
-from tests.api.doors import Door, Visitor
+from tests.api.doors import JSON, Door, Visitor
 from tests.campaign import stage
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -132,7 +132,7 @@ def test_every_wrong_token_is_a_401_and_changes_nothing(
     for name, token in wrong_tokens(app).items():
         for method, path in CLIENT_ROUTES[2:4]:
             answer = Visitor(door, f"Bearer {token}").send(
-                method, path.format(**places), **{"Content-Type": "application/json"}
+                method, path.format(**places), headers=JSON
             )
             assert (answer.status, answer.code) in (
                 (401, "invalid_token"),
@@ -149,9 +149,7 @@ def test_every_client_route_asks_for_a_client_token(
     path = path.format(**places)
     key = stage.api_key(app, "tokens", "events", "tickets", "ops")
     for authorization in (None, "Basic YTpi", f"Api-Key {key}", "Bearer", f"Bearer {key}"):
-        answer = Visitor(door, authorization).send(
-            method, path, **{"Content-Type": "application/json"}
-        )
+        answer = Visitor(door, authorization).send(method, path, headers=JSON)
         assert answer.status == 401, authorization
         assert answer.code in ("not_authenticated", "invalid_token")
         assert answer.headers["WWW-Authenticate"].startswith("Bearer")
@@ -170,9 +168,7 @@ def test_every_server_route_asks_for_a_key_with_its_scope(
     wrong += [f"Api-Key {expired}", f"Api-Key {revoked}", visit("alice").authorization]
 
     for authorization in wrong:
-        answer = Visitor(door, authorization).send(
-            method, path, b"{}", **{"Content-Type": "application/json"}
-        )
+        answer = Visitor(door, authorization).send(method, path, b"{}", headers=JSON)
         assert answer.status == 401, authorization
         assert answer.code in ("not_authenticated", "invalid_api_key")
         assert answer.headers["WWW-Authenticate"].startswith("Api-Key")

@@ -6,6 +6,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 def run(campaign: Campaign, *acts: Callable[..., Campaign]) -> Counter[str]:
     """All `acts` at once on the campaign; how many did and how many were refused."""
     results = world.together(
-        [lambda act=act: act(campaign_id=campaign.pk, actor=stage.ACTOR) for act in acts],
+        [partial(act, campaign_id=campaign.pk, actor=stage.ACTOR) for act in acts],
         threads=len(acts),
     )
     other = [r for r in results if not isinstance(r, Campaign | TransitionRefused)]
@@ -126,16 +127,17 @@ def test_people_claim_while_the_campaign_is_ended_and_the_books_agree() -> None:
     services.campaign_launch(campaign_id=campaign.pk, actor=stage.ACTOR)
     app = campaign.client_apps.get().pk
     work: list[Callable[[], Any]] = [
-        lambda i=i: world.claim(packet, world.person(f"user{i}", app=app)) for i in range(150)
+        partial(world.claim, packet, world.person(f"user{i}", app=app)) for i in range(150)
     ]
     work.insert(60, lambda: services.campaign_end(campaign_id=campaign.pk, actor=stage.ACTOR))
 
-    results = world.together(work, threads=12)
+    results: list[Any] = world.together(work, threads=12)
 
     assert not [r for r in results if isinstance(r, BaseException)]
     won = sum(r.claim.portion.amount_fen for r in results if getattr(r, "claim", None))
     packet.refresh_from_db()
     assert packet.state == "closed"
+    assert packet.escrow_id is not None
     assert ledger.balance_fen(packet.escrow_id) == won  # what waits for settlement, no fen more
     assert ledger.balance_fen(campaign.account_id) == 100_000 - won
 
@@ -172,7 +174,8 @@ def test_the_clock_finishes_what_a_dead_process_began() -> None:
 def test_a_slow_launch_does_not_open_the_gate_of_a_paused_campaign() -> None:
     """The gate follows the state under its lock, not one that was read earlier."""
     campaign = stage.live()
-    follow, seen = convergence._gate_follow, []
+    follow = convergence._gate_follow
+    seen: list[str] = []
 
     def paused_meanwhile(*arguments: Any) -> None:
         with mock.patch.object(convergence, "_gate_follow", follow):

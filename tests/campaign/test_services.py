@@ -382,6 +382,6 @@ def test_money_is_said_in_one_place() -> None:
         parked_count=0,
         open_packets=1,
     )
-    row = selectors.campaigns_with_spending().get(pk=campaign.pk)
+    row: Any = selectors.campaigns_with_spending().get(pk=campaign.pk)
     assert (row.spent_fen, row.packet_count) == (money.claimed_fen, 1)
     assert Packet.objects.count() == 1
