@@ -86,9 +86,18 @@ class Crowd:
 
 
 def crowd(
-    copy: Copy, packet: str, run: str, *, people: int = 0, ask_again: Path | None = None
+    copy: Copy,
+    packet: str,
+    run: str,
+    *,
+    people: int = 0,
+    ask_again: Path | None = None,
+    patience_s: float = 45.0,
 ) -> Crowd:
-    """Start a crowd on `packet`: `people` new ones, or everybody of the log `ask_again`."""
+    """Start a crowd on `packet`: `people` new ones, or everybody of the log `ask_again`.
+
+    `patience_s`: how long a person asks again where no answer is settled.
+    """
     folder = copy.places.root / "crowd"
     folder.mkdir(exist_ok=True)
     command = [
@@ -102,7 +111,7 @@ def crowd(
         process = subprocess.Popen(
             command,
             cwd=CHECKOUT,
-            env=clean_environment(copy),
+            env={**clean_environment(copy), "LAISEE_CROWD_PATIENCE_S": str(patience_s)},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -167,6 +176,23 @@ def settled_count(copy: Copy, packet: str) -> int:
         " ON l.id = c.lane_id WHERE l.packet_id = %s::uuid",
         packet,
     )
+
+
+def claimed_count(copy: Copy, packet: str) -> int:
+    return number(
+        copy,
+        "SELECT sum(claimed_count) FROM packets_lane WHERE packet_id = %s::uuid",
+        packet,
+    )
+
+
+def is_blocking_somebody(link: psycopg.Connection[Any]) -> bool:
+    """Whether another session waits for a lock that this one holds."""
+    row = link.execute(
+        "SELECT count(*) FROM pg_locks l WHERE NOT l.granted"
+        " AND pg_backend_pid() = ANY (pg_blocking_pids(l.pid))"
+    ).fetchone()
+    return row is not None and row[0] > 0
 
 
 def settled_transfers(copy: Copy, packet: str) -> tuple[int, int]:

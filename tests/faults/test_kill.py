@@ -13,12 +13,13 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.conftest import wait_until
 from tests.faults import drill
 from tests.private_copy import Copy
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(300)]
 
-PEOPLE = 2_000
+PEOPLE = 1_500
 WINS_BEFORE_THE_FAULT = 200  # of 1,000: enough has happened, and enough is left to see it go on
 
 
@@ -66,35 +67,35 @@ def test_every_answered_win_survives(laisee: Copy, name: str) -> None:
     assert flowing_at - answered_at <= drill.RECOVERY_S
     drill.assert_sold_out_exactly(figures, crowd.process.returncode, crowd.text())
     drill.assert_settled_and_green(laisee, packet, drill.PORTIONS, drill.TOTAL_FEN)
-
-
-def test_redis_really_lost_its_data(laisee: Copy) -> None:
-    """The drill above is worth something only if the stock was gone: the lane is in a new epoch."""
-    packet = drill.fresh_packet(laisee)
-    crowd = drill.crowd(laisee, packet, "kill-redis-again", people=PEOPLE)
-    crowd.wait_for_wins(WINS_BEFORE_THE_FAULT)
-    kill_redis_and_delete_its_data(laisee)
-    figures = crowd.finish()
-    drill.assert_sold_out_exactly(figures, crowd.process.returncode, crowd.text())
-    epochs = {claim["epoch"] for claim in drill.export(laisee, packet)[1]}
-    assert min(epochs) == 1
-    assert max(epochs) >= 2
-    print(drill.totals_line("lose redis", figures), f"epochs {sorted(epochs)}")
+    if name == "redis":
+        # The stock was really gone: the lane went on in a new epoch.
+        epochs = {claim["epoch"] for claim in drill.export(laisee, packet)[1]}
+        assert (min(epochs), max(epochs) > 1) == (1, True), epochs
 
 
 def test_a_worker_killed_while_it_settles_loses_and_doubles_nothing(laisee: Copy) -> None:
+    """Killed inside a batch: its transfers wait for the escrow's row, which the test holds."""
     packet = drill.fresh_packet(laisee)
     crowd = drill.crowd(laisee, packet, "kill-worker", people=PEOPLE)
-    kills = 0
-    # While claims come in, settlement is always in the middle of something: kill it three times.
-    for wins in (200, 400, 600):
-        crowd.wait_for_wins(wins)
-        before = laisee.kill("worker")
+    wait_until(lambda: drill.settled_count(laisee, packet) > 0, 30, "the first settlement")
+    for round_number in (1, 2, 3):
+        # The next worker needs a second to start, so the test has the row again before it.
+        with drill.owner(laisee) as link, link.transaction():
+            link.execute(
+                "SELECT a.id FROM packets_account a JOIN packets_packet p ON p.escrow_id = a.id"
+                " WHERE p.id = %s::uuid FOR UPDATE OF a",
+                [packet],
+            )
+            wait_until(
+                lambda link=link: drill.is_blocking_somebody(link), 30, "a batch in its middle"
+            )
+            before = laisee.kill("worker")
+            settled = drill.settled_count(laisee, packet)
+            claimed = drill.claimed_count(laisee, packet)
+        print(f"kill {round_number}: inside a batch, {settled} of {claimed} claims settled")
+        assert 0 < settled < claimed
         drill.wait_for_new_process(laisee, "worker", before)
-        kills += 1
-    settled_at_the_last_kill = drill.settled_count(laisee, packet)
     figures = crowd.finish()
     print(drill.totals_line("kill worker", figures))
-    print(f"kill worker: {kills} kills, {settled_at_the_last_kill} claims settled at the last one")
     drill.assert_sold_out_exactly(figures, crowd.process.returncode, crowd.text())
     drill.assert_settled_and_green(laisee, packet, drill.PORTIONS, drill.TOTAL_FEN)
