@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from django.test import Client
+from django.test.client import ClientHandler
 
 from packets import selectors
 from packets.claiming.registry import registry
@@ -66,11 +68,14 @@ class Door(Protocol):
 class WebDoor:
     """Django under WSGI, in this process."""
 
+    def client(self, path: str) -> Client:
+        return Client(raise_request_exception=False)
+
     def request(
         self, method: str, path: str, *, body: bytes = b"", headers: Mapping[str, str]
     ) -> Answer:
         kind = headers.get("Content-Type", "")
-        response = Client(raise_request_exception=False).generic(
+        response = self.client(path).generic(
             method,
             path,
             body,
@@ -79,6 +84,29 @@ class WebDoor:
         )
         content = b"".join(response) if response.streaming else response.content
         return Answer(response.status_code, dict(response.headers), content)
+
+
+class EdgeHandler(ClientHandler):
+    """Knows the edge's addresses only."""
+
+    def get_response(self, request: Any) -> Any:
+        request.urlconf = "engine.edge_urls"
+        return super().get_response(request)
+
+
+class EdgeDoor(WebDoor):
+    """The edge, behind an ingress that sends it the hot routes and everything else to the web."""
+
+    HOT = re.compile(rf"{BASE}/packets/[^/]*(/claims)?/?$")
+
+    def client(self, path: str) -> Client:
+        client = super().client(path)
+        if self.HOT.match(path):
+            client.handler = EdgeHandler()
+        return client
+
+
+DOORS: dict[str, Callable[[], Door]] = {"web": WebDoor, "edge": EdgeDoor}
 
 
 @dataclass(frozen=True)

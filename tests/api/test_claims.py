@@ -18,11 +18,17 @@ from packets.claiming import sync
 from packets.claiming.effects import Outcome, Result, Unavailable
 from packets.models import Claim, Lane, Packet
 from tests import world
-from tests.api.doors import Door, Visitor
+from tests.api.doors import DOORS, Door, Visitor
 from tests.campaign import stage
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Visit = Callable[..., Visitor]
+
+
+@pytest.fixture(params=sorted(DOORS))
+def door(request: pytest.FixtureRequest) -> Door:
+    """The contract of the hot routes is one: each story runs through every door."""
+    return DOORS[request.param]()
 
 
 @pytest.fixture
