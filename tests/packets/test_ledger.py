@@ -331,3 +331,12 @@ def test_the_application_is_not_the_owner() -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT current_user")
         assert cursor.fetchone() == ("laisee_app",)
+
+
+def test_the_lanes_pages_are_left_nearly_empty(owner: Owner) -> None:
+    """Each commit writes a new version of its lane; with room on the page no index is touched."""
+    row = owner.execute(
+        "SELECT reloptions FROM pg_class WHERE oid = 'packets_lane'::regclass"
+    ).fetchone()
+    assert row is not None
+    assert {"fillfactor=10", "autovacuum_vacuum_scale_factor=0"} <= set(row[0])  # type: ignore[call-overload]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from django.db import OperationalError, connection
+from django.db import OperationalError, connection, transaction
 
 from packets import selectors, settlement, tasks
 from packets.models import ClaimState, LaneCursor
@@ -328,3 +328,24 @@ def settlements(dsn: str, also: str = "") -> int:
         ).fetchone()
     assert row is not None
     return int(row[0])
+
+
+def test_a_batch_looks_up_by_key_before_postgres_has_statistics() -> None:
+    """As joins these look-ups compared every claim of a batch with every wallet there was."""
+    packet, lane = one_lane(10)
+    make_claims(lane, 4)
+    names = {
+        "lane": lane.id,
+        "first": 1,
+        "last": 4,
+        "escrow": packet.escrow_id,
+        "currency": packet.currency,
+    }
+    with transaction.atomic(), connection.cursor() as cursor:
+        settlement._limit(cursor)
+        for query in (settlement._MAKE_WALLETS, settlement._MOVE):
+            cursor.execute("EXPLAIN " + query, names)
+            plan = "\n".join(row[0] for row in cursor.fetchall())
+            assert "Join" not in plan and "Nested Loop" not in plan, plan
+            by_owner = [line for line in plan.splitlines() if "Index Cond" in line]
+            assert any(".owner)" in line for line in by_owner), plan
