@@ -25,11 +25,19 @@ def _logs(**_options: object) -> None:
 # Settlement has a queue of its own, so that nothing else makes it wait.
 app.conf.task_routes = {"packets.tasks.settle_*": {"queue": "settle"}}
 
-# Seconds between sweeps; each sweep finds whatever a lost wake-up left behind.
+# Seconds between sweeps. The claim path wakes nobody: a broker that hangs must not make a claim
+# wait, and a sweep a second is soon enough.
+SWEEPS = {
+    "packets.tasks.settle_sweep": 1.0,
+    "packets.tasks.settle_parked": 300.0,
+    "packets.tasks.expire_sweep": 2.0,
+    "packets.tasks.stranded_sweep": 5.0,
+    "campaign.tasks.campaign_clock": 2.0,
+    "engine.tasks.idempotency_purge": 3600.0,
+}
 app.conf.beat_schedule = {
-    "settle": {"task": "packets.tasks.settle_sweep", "schedule": 1.0},
-    "expire": {"task": "packets.tasks.expire_sweep", "schedule": 2.0},
-    "adopt-stranded": {"task": "packets.tasks.stranded_sweep", "schedule": 5.0},
-    "campaign-clock": {"task": "campaign.tasks.campaign_clock", "schedule": 2.0},
-    "forget-answers": {"task": "engine.tasks.idempotency_purge", "schedule": 3600.0},
+    # A sweep that waited longer than its period is superseded by the next: no pile-up behind a
+    # slow one, or after the worker was away.
+    task: {"task": task, "schedule": every_s, "options": {"expires": max(every_s, 5.0)}}
+    for task, every_s in SWEEPS.items()
 }

@@ -10,23 +10,16 @@ from celery import shared_task
 
 from packets import settlement
 
-# Batches one wake-up may take before it leaves the lane to others; the sweep takes the rest.
-LANE_BATCHES = 20
-
-
 @shared_task(name="packets.tasks.settle_sweep")
 def settle_sweep() -> None:
     """Settle whatever is due, in every lane."""
     settlement.settle_due()
 
 
-@shared_task(name="packets.tasks.settle_lane")
-def settle_lane(lane_id: int) -> None:
-    """The claim path's wake-up for one lane."""
-    for _ in range(LANE_BATCHES):
-        done = settlement.settle_lane(lane_id)
-        if done.busy or not done.left:
-            return
+@shared_task(name="packets.tasks.settle_parked")
+def settle_parked() -> None:
+    """Try once more what settlement was refused; the cause may be mended by now."""
+    settlement.retry_parked()
 
 
 @shared_task(name="packets.tasks.expire_sweep")

@@ -19,7 +19,7 @@ def test_old_answers_are_forgotten() -> None:
         IdempotencyRecord.objects.create(
             principal="p", key=str(hours), run=uuid.uuid4(), lease_until=moment, created_at=moment
         )
-    task = app.conf.beat_schedule["forget-answers"]["task"]
+    task = app.conf.beat_schedule["engine.tasks.idempotency_purge"]["task"]
     app.loader.import_default_modules()
     app.tasks[task].apply()
     assert sorted(IdempotencyRecord.objects.values_list("key", flat=True)) == ["1", "23"]

@@ -31,6 +31,11 @@ TABLE_RIGHTS: dict[str, tuple[str, ...]] = {
     "packets_claim": READ,  # laisee_commit_claims writes it, with the owner's rights
     "packets_claimstate": ADD_AND_CHANGE,  # a trigger lets only "parked" go on, to "settled"
     "packets_lanecursor": ADD_AND_CHANGE,
+    "packets_lane": ADD,
+}
+# Further columns that may be changed: what a lane has given is counted by laisee_commit_claims.
+COLUMN_RIGHTS: dict[str, tuple[str, ...]] = {
+    "packets_lane": ("state", "epoch", "loader", "loader_until"),
 }
 
 # Two at once would fail on "tuple concurrently updated"; any number nobody else uses will do.
@@ -81,6 +86,13 @@ class Command(BaseCommand):
             "GRANT {rights} ON {table} TO {role}",
         ):
             cursor.execute(sql.SQL(statement).format(rights=rights, **names))
+        if table in COLUMN_RIGHTS:
+            columns = sql.SQL(", ").join(map(sql.Identifier, COLUMN_RIGHTS[table]))
+            cursor.execute(
+                sql.SQL("GRANT UPDATE ({columns}) ON {table} TO {role}").format(
+                    columns=columns, **names
+                )
+            )
 
     def _grant_schema(self, cursor: Any, schema: str, role: str) -> None:
         """The schema, its sequences and functions, and what later migrations will add to them.
