@@ -189,6 +189,35 @@ def test_a_finished_packet_names_the_luckiest_and_a_closed_one_reveals_its_seed(
     assert len(closed["seed"]) == 32
 
 
+@pytest.mark.parametrize(
+    ("packet_state", "lane_states"),
+    [
+        ("open", ["closed", "closed"]),
+        ("paused", ["closed", "closed"]),
+        ("closed", ["closed", "open"]),
+        ("closed", ["loading", "closed"]),
+    ],
+)
+def test_nothing_is_revealed_before_the_packet_and_each_lane_are_closed(
+    visit: Visit, app: ClientApp, packet_state: str, lane_states: list[str]
+) -> None:
+    """Half a closing: whatever left it so, the seed and the beacon stay secret."""
+    campaign = stage.draft(app)
+    packet = stage.add_packet(campaign, 10_000, 10, lane_count=2)
+    services.campaign_launch(campaign_id=campaign.pk, actor="x")
+    Packet.objects.filter(pk=packet.pk).update(state=packet_state)
+    for number, state in enumerate(lane_states):
+        packet.lanes.filter(number=number).update(state=state)
+
+    seen = visit("alice").get(f"/packets/{packet.public_id}")
+    proof_asked = visit("alice").get(f"/packets/{packet.public_id}/proof")
+
+    assert seen.json["seed"] is None
+    assert (proof_asked.status, proof_asked.code) == (409, "conflict")
+    packet.refresh_from_db()
+    assert packet.beacon and packet.beacon.encode() not in seen.body + proof_asked.body
+
+
 def test_states_of_a_packet(visit: Visit, app: ClientApp) -> None:
     campaign = stage.draft(app)
     soon = stage.add_packet(campaign, opens_at=clock.now() + dt.timedelta(minutes=5))
