@@ -84,6 +84,14 @@ crowd: Crowd | None = None
 def _take_orders(environment: Environment, **_: Any) -> None:
     global crowd
     crowd = Crowd(Orders.from_environment())
+    gevent.spawn(_go_home_with, os.getppid(), environment)
+
+
+def _go_home_with(parent: int, environment: Environment) -> None:
+    """When `crowd_run` is gone, in whatever way, nobody needs the answers any more."""
+    while os.getppid() == parent:
+        gevent.sleep(1.0)
+    environment.runner.quit()
 
 
 @events.quitting.add_listener

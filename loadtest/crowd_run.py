@@ -59,7 +59,9 @@ def parse_options(arguments: list[str] | None = None) -> Options:
     )
     parser.add_argument("--run", default="", help="name of the run (default: made from the time)")
     parser.add_argument("--packet", default="", help="packet id (default: the demo's packet)")
-    parser.add_argument("--seed", type=int, default=1, help="of the crowd's own dice")
+    parser.add_argument(
+        "--seed", type=int, default=os.environ.get("SEED", 1), help="of the crowd's dice"
+    )
     parser.add_argument("--no-again", action="store_true", help="nobody asks once more at the end")
     parser.add_argument(
         "--ask-again",

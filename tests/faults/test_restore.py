@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
-from loadtest.answers import read_log
+from loadtest.answers import Answer, AnswerLog, Kind, read_log
 from tests.faults import drill
 from tests.private_copy import Copy
 
@@ -22,6 +23,15 @@ def epochs(laisee: Copy) -> dict[int, tuple[int, str]]:
             " ON e.lane_id = l.id AND e.epoch = l.epoch WHERE l.state <> 'closed'"
         ).fetchall()
     return {lane: (epoch, cause) for lane, epoch, cause in rows}
+
+
+def write_people(log: Path, to: Path) -> Path:
+    """The people of a log, without what they heard."""
+    people = AnswerLog(to)
+    for user in dict.fromkeys(answer.user for answer in read_log(log)):
+        people.write(Answer(user, Kind.VIEW, 0.0, 200, "viewed", 0.0))
+    people.close()
+    return to
 
 
 def test_an_older_backup_is_brought_in_line_by_one_command(laisee: Copy) -> None:
@@ -47,6 +57,14 @@ def test_an_older_backup_is_brought_in_line_by_one_command(laisee: Copy) -> None
     laisee.start()
     assert len(drill.export(laisee, packet)[1]) == 200
     before = epochs(laisee)
+
+    # The control: before the command, Redis vouches for claims that Postgres doesn't have.
+    people = write_people(late.log, late.log.with_suffix(".people"))
+    control = drill.crowd(laisee, packet, "control", ask_again=people)
+    breaches = control.finish()["money"]["ledger_check"]["breaches"]
+    print(f"before the command: {breaches}")
+    assert control.process.returncode == 4, control.text()
+    assert breaches["LOST_WIN"] > 0
 
     told = laisee.manage("reopen_lanes")
     print(told.strip())
