@@ -91,7 +91,8 @@ def _go_home_with(parent: int, environment: Environment) -> None:
     """When `crowd_run` is gone, in whatever way, nobody needs the answers any more."""
     while os.getppid() == parent:
         gevent.sleep(1.0)
-    environment.runner.quit()
+    if environment.runner is not None:
+        environment.runner.quit()
 
 
 @events.quitting.add_listener

@@ -185,13 +185,17 @@ def claimed_count(copy: Copy, packet: str) -> int:
     )
 
 
-def is_blocking_somebody(link: psycopg.Connection[Any]) -> bool:
-    """Whether another session waits for a lock that this one holds."""
-    row = link.execute(
-        "SELECT count(*) FROM pg_locks l WHERE NOT l.granted"
-        " AND pg_backend_pid() = ANY (pg_blocking_pids(l.pid))"
-    ).fetchone()
-    return row is not None and row[0] > 0
+def wait_for_somebody_blocked(link: psycopg.Connection[Any]) -> None:
+    """Another session waits for a lock that this one holds."""
+
+    def blocked() -> bool:
+        row = link.execute(
+            "SELECT count(*) FROM pg_locks l WHERE NOT l.granted"
+            " AND pg_backend_pid() = ANY (pg_blocking_pids(l.pid))"
+        ).fetchone()
+        return row is not None and row[0] > 0
+
+    wait_until(blocked, 30, "a batch in its middle")
 
 
 def settled_transfers(copy: Copy, packet: str) -> tuple[int, int]:

@@ -86,9 +86,7 @@ def test_a_worker_killed_while_it_settles_loses_and_doubles_nothing(laisee: Copy
                 " WHERE p.id = %s::uuid FOR UPDATE OF a",
                 [packet],
             )
-            wait_until(
-                lambda link=link: drill.is_blocking_somebody(link), 30, "a batch in its middle"
-            )
+            drill.wait_for_somebody_blocked(link)
             before = laisee.kill("worker")
             settled = drill.settled_count(laisee, packet)
             claimed = drill.claimed_count(laisee, packet)
