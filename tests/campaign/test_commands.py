@@ -22,7 +22,7 @@ from engine.models import ClientKey
 from engine.run.paths import CHECKOUT
 from packets import services as packet_services
 from packets.claiming.effects import Result
-from packets.models import Account, Lane, Packet, Transfer
+from packets.models import Account, Packet, Transfer
 from tests import world
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -108,12 +108,21 @@ def test_what_is_used_up_is_replaced_and_what_is_not_stays() -> None:
     assert again["pool"] == demo["pool"] and again["campaign"] == demo["campaign"]
 
 
-def test_an_exhausted_packet_is_replaced() -> None:
+def test_an_exhausted_packet_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo_module, "PACKET_PORTIONS", 2)
     demo = seed()
-    lane = Lane.objects.get(packet_id=demo["packet"])
-    Lane.objects.filter(pk=lane.pk).update(claimed_count=lane.count, claimed_fen=lane.total_fen)
+    packet = Packet.objects.get(pk=demo["packet"])
+    app = packet.client_apps[0]
+    world.claim(packet, world.person("alice", app=app))
+    assert seed() == demo  # one portion is left
+    world.claim(packet, world.person("bob", app=app))
 
-    assert seed()["packet"] != demo["packet"]
+    again = seed()
+
+    assert again["packet"] != demo["packet"]
+    assert {name: again[name] for name in ("campaign", "pool")} == {
+        name: demo[name] for name in ("campaign", "pool")
+    }
 
 
 def test_an_ended_campaign_is_replaced_and_a_paused_one_resumed() -> None:
