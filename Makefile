@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-.PHONY: help run demo crowd test lint types nightly clean venv venv-dev checks openapi
+.PHONY: help run demo crowd backup restore test lint types nightly clean venv venv-dev checks openapi
 
 PY := .venv/bin/python
 # The first Python from 3.11 on that can make a virtual environment; PYTHON=… overrides.
@@ -37,6 +37,12 @@ demo: venv ## run, send a crowd, show the money check, stay up
 
 crowd: venv ## send a crowd to the copy that runs (HOST=… PEOPLE=… IN_FLIGHT=…)
 	@exec $(PY) -m loadtest.crowd_run
+
+backup: venv ## keep the books (FILE=…; else a new file below DATA_DIR/backups)
+	@exec $(PY) -m engine.run backup --with-parent $(if $(FILE),"$(FILE)")
+
+restore: venv ## put kept books back (FILE=…), lanes in new epochs, and check the money
+	@exec $(PY) -m engine.run restore --with-parent $(if $(FILE),"$(FILE)")
 
 test: venv-dev ## lint, types, walls, schema checks, then every test
 	@$(MAKE) lint types checks

@@ -1,4 +1,4 @@
-"""`python -m engine.run up|demo|clean` (the Makefile calls it; people need not)."""
+"""`python -m engine.run up|demo|backup|restore|clean` (the Makefile calls it; people need not)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ import os
 import shutil
 import signal
 import sys
+from pathlib import Path
 from typing import TextIO
 
+import psycopg
+import redis
+
 from engine.run import config, spawn
+from engine.run.backup import backup, restore
 from engine.run.child import die_with_parent
 from engine.run.demo import demo
 from engine.run.launch import Launch
 from engine.run.paths import CHECKOUT, Places, RunProblem
+from engine.run.supervisor import Interrupted
 
 # What makes a folder a DATA_DIR of ours; `clean` deletes no other.
 MARKS = frozenset({"postgres", "valkey", "secrets"})
@@ -32,17 +38,36 @@ def clean(places: Places) -> None:
     if spawn.lock(places.lock) is None:
         raise RunProblem(f"a copy runs on {places.root}; stop it first (Ctrl-C)")
     spawn.kill_strays(places.root)
-    shutil.rmtree(places.root)
+    kept = _kept(places)
+    for path in places.root.iterdir():
+        if path in kept:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    if kept:
+        print(f"forgot {places.root}, but for {' and '.join(map(str, kept))}, which opens them")
+        return
+    places.root.rmdir()
     print(f"forgot {places.root}")
+
+
+def _kept(places: Places) -> list[Path]:
+    """Backups outlive the data they were made of, and so does what they were encrypted with."""
+    if not any(places.backups.glob("*")):
+        return []
+    return [places.backups, places.secrets]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m engine.run", description=__doc__)
-    parser.add_argument("action", choices=("up", "demo", "clean"))
+    parser.add_argument("action", choices=("up", "demo", "backup", "restore", "clean"))
+    parser.add_argument("file", nargs="?", help="of backup and restore")
     parser.add_argument(
         "--with-parent", action="store_true", help="stop when the calling process is gone"
     )
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     stream: TextIO
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -53,8 +78,15 @@ def main() -> int:
         if arguments.action == "clean":
             clean(Places(config.data_dir()))
             return 0
+        if arguments.action == "backup":
+            return backup(config.read(), arguments.file)
+        if arguments.action == "restore":
+            return restore(config.read(), arguments.file)
         return Launch(config.read()).run(demo if arguments.action == "demo" else None)
-    except RunProblem as problem:
+    except (Interrupted, KeyboardInterrupt):
+        print("\n! interrupted", flush=True)
+        return 1
+    except (RunProblem, psycopg.Error, redis.RedisError) as problem:
         print(f"! {problem}", flush=True)
         return 1
 

@@ -7,6 +7,7 @@ nothing serves before the schema and the application's rights are in place.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -50,6 +51,7 @@ class Launch:
         self.places.make()
         self._lock()
         spawn.kill_strays(self.places.root)
+        self._refuse_half_restored()
         self._ports()
         self._rotate_logs()
         self.places.pid_file("supervisor").write_text(f"{os.getpid()}\n")
@@ -92,6 +94,15 @@ class Launch:
         if not spawn.wait_until(take, LOCK_PATIENCE_S):
             raise RunProblem(f"a copy already runs on {self.places.root}; stop it with Ctrl-C")
 
+    def _refuse_half_restored(self) -> None:
+        # Redis may know of claims that the restored books don't: nobody may be told of those.
+        path = self.places.unfinished_restore
+        if path.is_file():
+            file = json.loads(path.read_text())["file"]
+            raise RunProblem(
+                f"a restore was interrupted here; finish it first: make restore FILE={file}"
+            )
+
     def _ports(self) -> None:
         for name, port in (("PORT", self.config.port), ("EDGE_PORT", self.config.edge_port)):
             if not paths.port_is_free(port):
@@ -109,18 +120,18 @@ class Launch:
 
     def _up(self, supervisor: Supervisor) -> None:
         started = time.monotonic()
-        self._servers(supervisor)
-        self.environ = services.python_environment(self.values, self.places)
+        self.servers(supervisor)
+        self.prepare_environment()
         paths.write_private(
             self.places.env_file,
             "# This running copy; manage.py reads it. Gone when the copy stops.\n"
             + "".join(f"{name}={value}\n" for name, value in self.values.items()),
         )
         assets = self._start_assets()
-        self._manage("migrate", "--noinput", "-v", "0", say_what="schema")
-        self._manage("grant_app_rights", say_what="rights of the application's role")
+        self.manage("migrate", "--noinput", "-v", "0", say_what="schema")
+        self.manage("grant_app_rights", say_what="rights of the application's role")
         supervisor.tick()
-        self._manage("seed_demo", say_what="demo campaign")
+        self.manage("seed_demo", say_what="demo campaign")
         self._finish_assets(assets)
         for name in ("web", "edge"):
             supervisor.start(services.http_door(self.config, name, self.environ))
@@ -134,7 +145,8 @@ class Launch:
             f"(in {time.monotonic() - started:.0f} s; Ctrl-C stops all of it)"
         )
 
-    def _servers(self, supervisor: Supervisor) -> None:
+    def servers(self, supervisor: Supervisor) -> None:
+        """Start the servers that aren't named by the environment, and find out all addresses."""
         config, embedded_valkey, embedded_postgres = self.config, None, None
         if config.redis_url is None:
             embedded_valkey = ValkeyServer(self.places)
@@ -180,6 +192,9 @@ class Launch:
 
     # --- manage.py ------------------------------------------------------------------------------
 
+    def prepare_environment(self) -> None:
+        self.environ = services.python_environment(self.values, self.places)
+
     def command(self, *command: str, log: Path | None) -> subprocess.Popen[bytes]:
         """Start `python COMMAND…` with this copy's environment; it dies with us."""
         return spawn.start(
@@ -192,13 +207,15 @@ class Launch:
             cwd=CHECKOUT,
         )
 
-    def _manage(self, *arguments: str, say_what: str) -> None:
+    def manage(self, *arguments: str, say_what: str) -> str:
+        """Run `manage.py …` and say so; returns what it said."""
         log = self.places.log_file("setup")
         log.unlink(missing_ok=True)
         begun = time.monotonic()
         if self.command("manage.py", *arguments, log=log).wait() != 0:
             raise RunProblem(f"`manage.py {' '.join(arguments)}` failed:\n{spawn.tail(log, 30)}")
         say(f"· {say_what}: done in {time.monotonic() - begun:.1f} s")
+        return log.read_text(errors="replace")
 
     def _start_assets(self) -> subprocess.Popen[bytes] | None:
         stamp = self.places.root / "static.stamp"

@@ -3,6 +3,7 @@
     postgres/  the database           run/      pids, sockets of nothing, `env`, the lock
     valkey/    the stock's AOF        logs/     one file a process
     static/    collected assets       secrets/  passwords and keys, made once, 0600
+    backups/   what `make backup` wrote, unless it was told another place
 
 Invariant: whatever holds a secret is readable by its owner alone from the moment it exists.
 """
@@ -51,6 +52,15 @@ class Places:
     @property
     def secrets(self) -> Path:
         return self.root / "secrets"
+
+    @property
+    def backups(self) -> Path:
+        return self.root / "backups"
+
+    @property
+    def unfinished_restore(self) -> Path:
+        """Exists from before a restore changes anything until every lane has its new epoch."""
+        return self.root / "restore.unfinished"
 
     @property
     def env_file(self) -> Path:
