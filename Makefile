@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-.PHONY: help run demo crowd backup restore test lint types nightly clean venv venv-dev checks openapi
+.PHONY: help run demo crowd backup restore test lint types messages nightly clean venv venv-dev checks openapi
 
 PY := .venv/bin/python
 # The first Python from 3.11 on that can make a virtual environment; PYTHON=… overrides.
@@ -63,6 +63,9 @@ checks: venv-dev ## walls between the rooms, missing migrations, the committed O
 
 openapi: venv-dev ## write docs/openapi.yaml from the code
 	@$(TOOL_ENV) $(PY) manage.py spectacular --validate --fail-on-warn --file docs/openapi.yaml
+
+messages: venv-dev ## bring the Chinese catalogue in line with the code
+	@$(TOOL_ENV) $(PY) -W ignore manage.py messages
 
 nightly: venv-dev ## the slow tests
 	@exec $(PY) -m pytest -q -m nightly

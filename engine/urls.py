@@ -6,6 +6,7 @@ from django.contrib import admin
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import include, path
 from django.views.decorators.cache import cache_page
+from django.views.i18n import set_language
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
 from engine.lib.health import healthz, readyz
@@ -23,6 +24,7 @@ urlpatterns = [
     path("healthz", healthz),
     path("readyz", readyz),
     path("admin", root),
+    path("admin/language", set_language, name="set_language"),
     path("admin/", admin.site.urls),
     path("api/schema", cache_page(SCHEMA_CACHE_S)(SpectacularAPIView.as_view()), name="schema"),
     path("api/docs", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),

@@ -24,6 +24,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpRespons
 from django.middleware.clickjacking import XFrameOptionsMiddleware
 from django.middleware.csrf import CsrfViewMiddleware
 from django.middleware.locale import LocaleMiddleware
+from django.utils import timezone, translation
 from django.utils.deprecation import MiddlewareMixin
 
 from engine.lib.logs import get_logger
@@ -36,6 +37,8 @@ GetResponse = Callable[[HttpRequest], HttpResponseBase]
 PAGES = ("/admin/", "/static/")
 # Asked by orchestrators under whatever address they know; they say nothing that a host could bend.
 PROBES = ("/healthz", "/readyz")
+# What the API says in words is for developers; a thread may still be in the last reader's language.
+API_LANGUAGE = "en"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 
 logger = get_logger("laisee.request")
@@ -108,6 +111,8 @@ class RequestContextMiddleware:
             request.path = request.path.removesuffix("/")
         # What an earlier request of this thread left bound is not this one's.
         structlog.contextvars.clear_contextvars()
+        if not is_page(path):
+            translation.activate(API_LANGUAGE)
         with structlog.contextvars.bound_contextvars(
             request_id=request.request_id, network=network_of(request.client_ip)
         ):
@@ -131,6 +136,7 @@ class RequestContextMiddleware:
                     ms=round((time.perf_counter() - started) * 1000, 1),
                 )
         response["X-Request-ID"] = request.request_id
+        _give_length(response)
         return response
 
     def _guarded(self, request: HttpRequest) -> HttpResponseBase:
@@ -147,6 +153,16 @@ class RequestContextMiddleware:
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """A plain Django view failed; DRF's views have their own handler."""
         return None if is_page(request.path_info) else answer(exception, request)
+
+
+def _give_length(response: HttpResponseBase) -> None:
+    """A whole answer says how long it is; without that the server would send it in chunks."""
+    if (
+        isinstance(response, HttpResponse)  # a streamed one isn't
+        and response.status_code not in (204, 304)  # which have no body to measure
+        and not response.has_header("Content-Length")
+    ):
+        response["Content-Length"] = str(len(response.content))
 
 
 def _content_length(request: HttpRequest) -> int:
@@ -171,6 +187,19 @@ class AdminSession(_OnlyUnderAdmin, SessionMiddleware):
 
 class AdminLocale(_OnlyUnderAdmin, LocaleMiddleware):
     """The reader's language, for the admin; the API speaks one."""
+
+
+class AdminTimezone:
+    """The staff's time zone, for the admin's lists and filters; what is stored stays UTC."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if not is_page(request.path_info):
+            return self.get_response(request)
+        with timezone.override(settings.STAFF_TIME_ZONE):
+            return self.get_response(request)
 
 
 class AdminUser(_OnlyUnderAdmin, AuthenticationMiddleware):
