@@ -45,6 +45,7 @@ running: Servers | None = None
 def start(root: Path) -> Servers:
     places = Places(root)
     places.make()
+    (root / "static").mkdir(exist_ok=True)  # nothing is collected, but WhiteNoise looks there
     servers = Servers(places, PostgresServer(places, sync=False), ValkeyServer(places))
     servers.valkey.spawn()
     servers.postgres.start(owner_may_create_databases=True)

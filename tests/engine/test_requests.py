@@ -9,9 +9,16 @@ from typing import Any
 import pytest
 from django.conf import settings as django_settings
 from django.core.handlers.base import BaseHandler
+from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.test import Client, RequestFactory
 
-from engine.lib.middleware import client_ip, client_ip_from, network_of, request_id_from
+from engine.lib.middleware import (
+    RequestContextMiddleware,
+    client_ip,
+    client_ip_from,
+    network_of,
+    request_id_from,
+)
 from engine.lib.renderers import MAX_EVENTS_BODY_BYTES
 from engine.lib.wsgi import with_chunked_bodies
 from tests.engine.test_problem import problem
@@ -78,6 +85,32 @@ def test_a_slash_at_the_end_changes_nothing(client: Client) -> None:
     assert (with_slash.status_code, with_slash.json()) == (200, {"amount_fen": 5})
     assert client.get("/healthz/").status_code == 200
     problem(client.get("/healthz//"), 404, "not_found")
+
+
+def test_a_whole_answer_says_how_long_it_is(client: Client) -> None:
+    won = client.post("/api/v1/orders", b'{"amount_fen": 5}', "application/json")
+    refused = client.post("/api/v1/orders", b'{"amount_fen": 0}', "application/json")
+    nowhere = client.get("/nowhere")
+    assert (won.status_code, refused.status_code, nowhere.status_code) == (200, 422, 404)
+    for response in (won, refused, nowhere):
+        assert int(response["Content-Length"]) == len(response.content) > 0
+
+
+@pytest.mark.parametrize(
+    ("response", "length"),
+    [
+        (HttpResponse("红包"), "6"),  # bytes, not characters
+        (HttpResponse(b"", headers={"Content-Length": "88"}), "88"),  # of a HEAD, say
+        (HttpResponse(status=204), None),
+        (HttpResponse(status=304), None),
+        (StreamingHttpResponse([b"a", b"b"]), None),  # nobody knows before its end
+    ],
+)
+def test_only_a_body_that_is_there_is_measured(
+    response: HttpResponseBase, length: str | None
+) -> None:
+    answered = RequestContextMiddleware(lambda request: response)(RequestFactory().get("/healthz"))
+    assert answered.get("Content-Length") == length
 
 
 def test_hosts_that_are_not_ours(client: Client, settings: Any) -> None:
