@@ -2,6 +2,7 @@
 
     ClientApp ─< ClientKey    an app whose people claim, and the keys that sign their tokens
     ClientApp ─< ApiKey       its back end's keys, stored as hashes only
+    ClientApp ─< ForcedOutcome people of its own whose claims answer what it asked for
     IdempotencyRecord         one POST's answer, replayed for a day
     AuditEvent ── AuditHead   the append-only log; each row carries the hash of the one before
 
@@ -27,6 +28,11 @@ class ClientApp(models.Model):
     name = models.CharField(_("name"), max_length=128)
     active = models.BooleanField(
         _("active"), default=True, help_text=_("An inactive app's tokens and keys are refused.")
+    )
+    test_users_allowed = models.BooleanField(
+        _("test users allowed"),
+        default=False,
+        help_text=_("Whether people of this app may be given forced outcomes, for integration."),
     )
     created_at = models.DateTimeField(_("created at"), auto_now_add=True)
 
@@ -114,6 +120,63 @@ class ApiKey(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} ({self.prefix}…)"
+
+
+class ForcedOutcome(models.Model):
+    """A person of an app whose claims all answer one result, so that integrators can see each.
+
+    Nothing of it touches stock or money; the answer says that it is a test. Works only while the
+    app allows test users.
+    """
+
+    class Result(models.TextChoices):
+        WON = "won", _("won (a sample, no money)")
+        SOLD_OUT = "sold_out", _("sold out")
+        NOT_STARTED = "not_started", _("not started")
+        ENDED = "ended", _("ended")
+        PAUSED = "paused", _("paused")
+        NOT_ELIGIBLE = "not_eligible", _("not eligible")
+        TICKET_REQUIRED = "ticket_required", _("ticket required")
+        TICKET_USED = "ticket_used", _("ticket used")
+        WRONG_PASSWORD = "wrong_password", _("wrong pass phrase")
+        BLOCKED = "blocked", _("blocked")
+        BUSY = "busy", _("busy")
+
+    class Reason(models.TextChoices):
+        NOT_NEW = "not_new", _("not new to the app")
+        NOT_IN_GROUP = "not_in_group", _("not in the group")
+        NOT_TARGETED = "not_targeted", _("not on the list")
+        TOO_YOUNG_ACCOUNT = "too_young_account", _("the account is too young")
+        REGION = "region", _("the region")
+
+    client_app = models.ForeignKey(
+        ClientApp,
+        on_delete=models.CASCADE,
+        related_name="forced_outcomes",
+        verbose_name=_("client app"),
+    )
+    subject = models.CharField(_("the app's user id"), max_length=128)
+    result = models.CharField(_("result"), max_length=16, choices=Result.choices)
+    reason = models.CharField(_("reason"), max_length=20, choices=Reason.choices, blank=True)
+    note = models.CharField(_("note"), max_length=200, blank=True)
+    created_by = models.CharField(_("created by"), max_length=150)
+    created_at = models.DateTimeField(_("created at"), auto_now_add=True)
+
+    class Meta:
+        verbose_name = _("test user")
+        verbose_name_plural = _("test users")
+        ordering = ["client_app", "subject"]
+        constraints = [
+            models.UniqueConstraint(fields=["client_app", "subject"], name="forced_one_each"),
+            models.CheckConstraint(
+                condition=(Q(result="not_eligible") & ~Q(reason=""))
+                | (~Q(result="not_eligible") & Q(reason="")),
+                name="forced_reason_fits",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.client_app_id}/{self.subject}"
 
 
 class IdempotencyRecord(models.Model):
