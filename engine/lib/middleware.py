@@ -165,16 +165,6 @@ def _give_length(response: HttpResponseBase) -> None:
         response["Content-Length"] = str(len(response.content))
 
 
-def _give_length(response: HttpResponseBase) -> None:
-    """A whole answer says how long it is; without that the server would send it in chunks."""
-    if (
-        isinstance(response, HttpResponse)  # a streamed one isn't
-        and response.status_code not in (204, 304)  # which have no body to measure
-        and not response.has_header("Content-Length")
-    ):
-        response["Content-Length"] = str(len(response.content))
-
-
 def _content_length(request: HttpRequest) -> int:
     try:
         return int(request.META.get("CONTENT_LENGTH") or 0)
