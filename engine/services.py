@@ -17,6 +17,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from django.db import IntegrityError, transaction
+from django.utils.translation import gettext_lazy as _
 
 from engine.lib import auth, clock, crypto
 from engine.lib.audit import audit_record
@@ -49,7 +50,9 @@ class NewApiKey:
 def client_app_create(*, slug: str, name: str, actor: str, request: Any = None) -> ClientApp:
     with transaction.atomic():
         if ClientApp.objects.filter(slug=slug).exists():
-            raise ServiceError("slug", "taken", f"there is a client app {slug!r} already")
+            raise ServiceError(
+                "slug", "taken", _("There is a client app %(slug)s already."), slug=slug
+            )
         app = ClientApp.objects.create(slug=slug, name=name)
         audit_record(
             actor=actor,
@@ -101,7 +104,7 @@ def client_key_create(
     if public_key:
         public_key_check(public_key)
         if secret is not None:
-            raise ServiceError("secret", "not_used", "an EdDSA key has no shared secret")
+            raise ServiceError("secret", "not_used", _("An EdDSA key has no shared secret."))
         secret = ""
     else:
         secret = secret or secrets.token_urlsafe(HS256_SECRET_BYTES)
@@ -109,7 +112,9 @@ def client_key_create(
             raise ServiceError(
                 "secret",
                 "length",
-                f"an HS256 secret has {HS256_SECRET_BYTES} to {HS256_SECRET_MAX_BYTES} bytes",
+                _("An HS256 secret has %(least)s to %(most)s bytes."),
+                least=HS256_SECRET_BYTES,
+                most=HS256_SECRET_MAX_BYTES,
             )
     try:
         with transaction.atomic():
@@ -130,7 +135,9 @@ def client_key_create(
                 request=request,
             )
     except IntegrityError:
-        raise ServiceError("kid", "taken", f"there is a client key {kid!r} already") from None
+        raise ServiceError(
+            "kid", "taken", _("There is a client key %(kid)s already."), kid=kid
+        ) from None
     _keys_changed()
     return NewClientKey(key, secret)
 
@@ -142,15 +149,17 @@ def public_key_check(pem: str) -> None:
     except (ValueError, UnsupportedAlgorithm):
         fits = False
     if not fits:
-        raise ServiceError("public_key", "format", "expected an Ed25519 public key in PEM")
+        raise ServiceError("public_key", "format", _("This is no Ed25519 public key in PEM."))
 
 
 def client_key_rotate(*, key: ClientKey, actor: str, request: Any = None) -> NewClientKey:
     """A new HS256 key for the same app; the old one stays good until it is revoked."""
     if key.alg != ClientKey.Algorithm.HS256:
-        raise ServiceError("key", "not_ours", "an EdDSA key is rotated by uploading the next one")
+        raise ServiceError(
+            "key", "not_ours", _("An EdDSA key is rotated by uploading the next one.")
+        )
     if key.revoked_at is not None:
-        raise ServiceError("key", "revoked", "a revoked key has no successor; create a key")
+        raise ServiceError("key", "revoked", _("A revoked key has no successor; make a new key."))
     return client_key_create(
         client_app=key.client_app, actor=actor, label=key.label, request=request
     )
@@ -194,9 +203,14 @@ def api_key_create(
     """A key for the app's back end. `entropy` (38 bytes) only where it must be derived."""
     unknown = set(scopes) - set(ApiKey.Scope.values)
     if unknown or not scopes:
-        raise ServiceError("scopes", "choice", f"choose of {', '.join(ApiKey.Scope.values)}")
+        raise ServiceError(
+            "scopes",
+            "choice",
+            _("This must be one of %(choices)s."),
+            choices=", ".join(ApiKey.Scope.values),
+        )
     if expires_at is not None and expires_at <= clock.now():
-        raise ServiceError("expires_at", "past", "the key would have expired already")
+        raise ServiceError("expires_at", "past", _("The key would have expired already."))
     text = auth.api_key_text(entropy or secrets.token_bytes(auth.API_KEY_ENTROPY_BYTES))
     with transaction.atomic():
         key = ApiKey.objects.create(
@@ -224,9 +238,9 @@ def api_key_rotate(
     """A new key with the same scopes; the old one expires after `grace`."""
     moment = clock.now()
     if key.revoked_at is not None:
-        raise ServiceError("key", "revoked", "a revoked key has no successor; create a key")
+        raise ServiceError("key", "revoked", _("A revoked key has no successor; make a new key."))
     if key.expires_at is not None and key.expires_at <= moment:
-        raise ServiceError("key", "expired", "an expired key has no successor; create a key")
+        raise ServiceError("key", "expired", _("An expired key has no successor; make a new key."))
     ends = moment + grace
     with transaction.atomic():
         made = api_key_create(
@@ -281,14 +295,19 @@ def mint_client_token(
 ) -> str:
     """A client token for the app's user, signed with the newest HS256 key that we hold."""
     if not subject_is_valid(subject):
-        raise ServiceError("user", "format", "a user id is 1 to 128 printable characters")
+        raise ServiceError("user", "format", _("A user id is 1 to 128 printable characters."))
     for name, value in (("device", device), ("group", group)):
         if value and (len(value) > auth.LABEL_MAX_CHARS or not value.isprintable()):
-            raise ServiceError(name, "format", f"{name} is 1 to 128 printable characters")
+            raise ServiceError(name, "format", _("This is 1 to 128 printable characters."))
     if not 1 <= ttl_s <= auth.MAX_TTL_S:
-        raise ServiceError("ttl_s", "out_of_range", f"a token lives 1 to {auth.MAX_TTL_S} seconds")
+        raise ServiceError(
+            "ttl_s",
+            "out_of_range",
+            _("A token lives 1 to %(most)s seconds."),
+            most=auth.MAX_TTL_S,
+        )
     if account_age_days is not None and not 0 <= account_age_days <= auth.ACCOUNT_AGE_MAX_DAYS:
-        raise ServiceError("account_age_days", "out_of_range", "an age is 0 days or more")
+        raise ServiceError("account_age_days", "out_of_range", _("An age is 0 days or more."))
     key = (
         ClientKey.objects.filter(
             client_app_id=client_app_id,
@@ -300,7 +319,9 @@ def mint_client_token(
         .first()
     )
     if key is None:
-        raise ServiceError("client_app", "no_key", "the client app has no HS256 key to sign with")
+        raise ServiceError(
+            "client_app", "no_key", _("The client app has no HS256 key to sign with.")
+        )
     claims: dict[str, Any] = {
         "sub": subject,
         "aud": auth.AUDIENCE,

@@ -19,6 +19,7 @@ import redis.exceptions
 import structlog
 from django.db import transaction
 from django.db.models import F, Sum
+from django.utils.translation import gettext_lazy as _
 
 from engine.lib import clock
 from engine.lib.audit import audit_record
@@ -49,6 +50,8 @@ SEED_BYTES = 16
 PORTIONS_PER_LANE = 62_500
 MAX_WINDOW_DAYS = 400
 TARGETS_CHUNK = 5_000
+# What a draft keeps when it gets other rules.
+_KEPT = frozenset({"id", "state", "created_at", "opened_at", "closed_at", "stock_version"})
 
 
 # --- gates --------------------------------------------------------------------------------------
@@ -56,8 +59,7 @@ TARGETS_CHUNK = 5_000
 
 def gate_create(*, key: str) -> Gate:
     """A gate of this name, shut; the existing one where there is one."""
-    gate, _ = Gate.objects.get_or_create(key=key)
-    return gate
+    return Gate.objects.get_or_create(key=key)[0]
 
 
 def gate_set(*, gate_id: int, state: str, reason: str = "", actor: str) -> None:
@@ -67,7 +69,12 @@ def gate_set(*, gate_id: int, state: str, reason: str = "", actor: str) -> None:
     claim that meets the gate.
     """
     if state not in Gate.State.values:
-        raise ServiceError("state", "unknown_state", f"a gate is {', '.join(Gate.State.values)}")
+        raise ServiceError(
+            "state",
+            "unknown_state",
+            _("This must be one of %(choices)s."),
+            choices=", ".join(Gate.State.values),
+        )
     with transaction.atomic():
         gate = Gate.objects.select_for_update().get(id=gate_id)
         before = gate.state
@@ -119,8 +126,12 @@ def packet_check(
     """The effective rules and the number of lanes, or a ServiceError that names the field."""
     for field, value in (("strategy", strategy), ("remainder", remainder)):
         if value not in Packet.Strategy.values:
-            names = ", ".join(Packet.Strategy.values)
-            raise ServiceError(field, "unknown_strategy", f"must be one of {names}")
+            raise ServiceError(
+                field,
+                "unknown_strategy",
+                _("This must be one of %(choices)s."),
+                choices=", ".join(Packet.Strategy.values),
+            )
     rules = splitting.Rules(
         strategy=splitting.Strategy(strategy),
         total_fen=total_fen,
@@ -137,11 +148,15 @@ def packet_check(
         lanes = lane_count or min(MAX_LANES, max(1, count // PORTIONS_PER_LANE))
         if not 1 <= lanes <= min(MAX_LANES, count):
             raise ServiceError(
-                "lane_count", "out_of_range", f"must lie in 1..{min(MAX_LANES, count)}"
+                "lane_count",
+                "out_of_range",
+                _("This must lie between 1 and %(most)s."),
+                most=f"{min(MAX_LANES, count):,}",
             )
         splitting.lanes(rules, lanes)
     except splitting.SplittingError as error:
-        raise ServiceError(error.field, error.code, error.message) from error
+        words = error.words
+        raise ServiceError(error.field, error.code, words.text, **words.values) from error
     return rules, lanes
 
 
@@ -168,10 +183,12 @@ def packet_create(
     min_account_age_days: int = 0,
     password: str = "",
     packet_id: uuid.UUID | None = None,
+    redraft: bool = False,
 ) -> Packet:
     """Write down a packet as a draft: no money moves and nobody can see it yet.
 
-    Its seed is drawn here and its commitment fixed, over the rules in their canonical form.
+    Its seed is drawn here and its commitment fixed, over the rules in their canonical form. With
+    `redraft` the draft of this id gets other rules and another seed; its list of people stays.
     """
     rules, lanes = packet_check(
         total_fen=total_fen,
@@ -185,24 +202,32 @@ def packet_create(
         lane_count=lane_count,
     )
     if closes_at <= opens_at:
-        raise ServiceError("closes_at", "ends_before_start", "must be later than opens_at")
+        raise ServiceError(
+            "closes_at", "ends_before_start", _("The packet would close before it opens.")
+        )
     if closes_at - opens_at > dt.timedelta(days=MAX_WINDOW_DAYS):
         raise ServiceError(
-            "closes_at", "window_too_long", f"a packet is open for at most {MAX_WINDOW_DAYS} days"
+            "closes_at",
+            "window_too_long",
+            _("A packet is open for at most %(days)s days."),
+            days=MAX_WINDOW_DAYS,
         )
     if not client_apps:
         raise ServiceError(
-            "client_apps", "empty", "name at least one client app, or nobody can claim"
+            "client_apps", "empty", _("Name at least one client app, or nobody can claim.")
         )
     if len(password) > eligibility.PASSWORD_MAX_CHARS:
         raise ServiceError(
-            "password", "too_long", f"at most {eligibility.PASSWORD_MAX_CHARS} characters"
+            "password",
+            "too_long",
+            _("This has at most %(most)s characters."),
+            most=eligibility.PASSWORD_MAX_CHARS,
         )
     packet_id = packet_id or uuid.uuid4()
     seed = secrets.token_bytes(SEED_BYTES)
     shares = splitting.lanes(rules, lanes, seed)
     canonical = proof.canonical_rules(packet_id.hex, rules, shares, funder.currency)
-    return Packet.objects.create(
+    packet = Packet(
         id=packet_id,
         name=name,
         gate=gate,
@@ -231,6 +256,39 @@ def packet_create(
         commitment=proof.commitment(seed, canonical),
         home_key=secrets.token_bytes(16),
     )
+    if not redraft:
+        packet.save(force_insert=True)
+    else:
+        columns = [f.attname for f in Packet._meta.concrete_fields if f.name not in _KEPT]
+        changed = Packet.objects.filter(id=packet_id, state=Packet.State.DRAFT).update(
+            **{column: getattr(packet, column) for column in columns}
+        )
+        if not changed:
+            raise _refuse(packet_id, (Packet.State.DRAFT,))
+        packet = Packet.objects.get(id=packet_id)
+    return packet
+
+
+def packet_discard(*, packet_id: uuid.UUID) -> None:
+    """Forget a draft and its list of people: it never was anybody's."""
+    with transaction.atomic():
+        drafts = Packet.objects.select_for_update().filter(
+            id=packet_id, state=Packet.State.DRAFT
+        )
+        if not drafts:
+            raise _refuse(packet_id, (Packet.State.DRAFT,))
+        drafts.delete()
+
+
+def packet_window_set(
+    *, packet_id: uuid.UUID, opens_at: dt.datetime, closes_at: dt.datetime, client_apps: list[int]
+) -> None:
+    """Another window and other apps for a draft; how it is cut stays, and so does its seed."""
+    changed = Packet.objects.filter(id=packet_id, state=Packet.State.DRAFT).update(
+        opens_at=opens_at, closes_at=closes_at, client_apps=client_apps
+    )
+    if not changed:
+        raise _refuse(packet_id, (Packet.State.DRAFT,))
 
 
 def packet_targets_add(*, packet_id: uuid.UUID, participants: Iterable[bytes]) -> int:
@@ -361,6 +419,27 @@ def packet_pause(*, packet_id: uuid.UUID, actor: str, reason: str = "") -> Packe
 
 def packet_resume(*, packet_id: uuid.UUID, actor: str, reason: str = "") -> Packet:
     return _switch(packet_id, Packet.State.PAUSED, Packet.State.OPEN, actor, reason)
+
+
+def packet_extend(*, packet_id: uuid.UUID, closes_at: dt.datetime, actor: str) -> Packet:
+    """Move the end of an open packet further away; the other direction would break a promise."""
+    wanted = (Packet.State.OPEN, Packet.State.PAUSED)
+    with transaction.atomic():
+        packet = Packet.objects.get(id=packet_id)
+        if closes_at - packet.opens_at > dt.timedelta(days=MAX_WINDOW_DAYS):
+            raise ServiceError(
+                "closes_at",
+                "window_too_long",
+                _("A packet is open for at most %(days)s days."),
+                days=MAX_WINDOW_DAYS,
+            )
+        moved = Packet.objects.filter(id=packet_id, state__in=wanted, closes_at__lt=closes_at)
+        if not moved.update(closes_at=closes_at):
+            raise _refuse(packet_id, wanted)
+        packet.refresh_from_db()
+        _audit(packet, "extend", actor, closes_at=closes_at.isoformat())
+        transaction.on_commit(partial(_push_flags, packet_id))
+    return packet
 
 
 def packet_close(*, packet_id: uuid.UUID, actor: str, reason: str = "") -> Packet:

@@ -22,6 +22,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import assert_never
 
+from django.utils.translation import gettext_lazy as _
+
+from engine.lib.money import yuan
 from packets.splitting_rules import (
     CAP_EXCESS_LIMIT,
     EVENNESS_CHOICES,
@@ -137,22 +140,31 @@ def draws(key: str, index: int, n: int) -> list[float]:
 def start(rules: Rules, left_fen: int, left_count: int, tiers_left: Sequence[int]) -> State:
     """The state in which a lane's epoch begins with what is left. Raises SplittingError."""
     if len(tiers_left) != len(rules.tiers):
-        refuse("tiers_left", "tiers_mismatch", "There must be one quantity for every tier.")
+        refuse("tiers_left", "tiers_mismatch", _("There must be one quantity for every tier."))
     if left_count > MAX_LANE_COUNT:
         refuse(
             "left_count",
             "lane_too_large",
-            f"A lane has at most {MAX_LANE_COUNT} portions, not {left_count}.",
+            _("A lane has at most %(most)s portions, not %(count)s."),
+            most=f"{MAX_LANE_COUNT:,}",
+            count=f"{left_count:,}",
         )
     prizes, prizes_fen = tiers_sum(rules.tiers, tiers_left)
     rest_fen, rest_count = left_fen - prizes_fen, left_count - prizes
     if rest_count < 0 or rest_fen < 0 or min(tiers_left, default=0) < 0:
-        refuse("tiers_left", "tiers_exceed_left", "The prizes left exceed what is left.")
+        refuse("tiers_left", "tiers_exceed_left", _("The prizes left exceed what is left."))
     found = find_infeasible(rest_fen, rest_count, rules.min_fen, rules.max_fen)
     if found is not None:
-        refuse("left_fen", f"{found[0]}_infeasible", f"The lane cannot be cut: {found[1]}.")
+        refuse(
+            "left_fen", f"{found[0]}_infeasible", _("The lane can't be cut: %(why)s"), why=found[1]
+        )
     if rest_count == 0 and rest_fen > 0:
-        refuse("left_fen", "max_infeasible", f"{rest_fen} fen are left for no portion.")
+        refuse(
+            "left_fen",
+            "max_infeasible",
+            _("%(rest)s is left for no portion."),
+            rest=yuan(rest_fen),
+        )
     return State(left_fen, left_count, 0, tuple(tiers_left), rest_fen, rest_count)
 
 
@@ -314,7 +326,7 @@ def portion_accepts(rules: Rules, state: State, key: str, amount_fen: int) -> bo
     Powers are not exactly rounded, so the point S*B+U may differ in its last bits elsewhere. Where
     it lies within k*S*2^-50 of a whole number, the neighbour is accepted too.
     """
-    expected, _ = portion(rules, state, key)
+    expected, _after = portion(rules, state, key)
     if amount_fen == expected.amount_fen:
         return True
     tiers = rules.strategy is Strategy.TIERS
@@ -344,10 +356,10 @@ def _deal_tiers(rules: Rules, counts: Sequence[int], seed: bytes) -> list[tuple[
     prizes = sum(tier.quantity for tier in rules.tiers)
     if prizes // lane_count == rules.count // lane_count:
         order.sort(key=lambda lane: -counts[lane])
-    dealt = [[tier.quantity // lane_count for tier in rules.tiers] for _ in range(lane_count)]
+    dealt = [[tier.quantity // lane_count for tier in rules.tiers] for _lane in range(lane_count)]
     turn = 0
     for at, tier in enumerate(rules.tiers):
-        for _ in range(tier.quantity % lane_count):
+        for _odd in range(tier.quantity % lane_count):
             dealt[order[turn % lane_count]][at] += 1
             turn += 1
     return [tuple(quantities) for quantities in dealt]
@@ -361,12 +373,20 @@ def lanes(rules: Rules, lane_count: int, seed: bytes = b"") -> list[LaneShare]:
     """
     validate(rules)
     if lane_count < 1 or lane_count > rules.count:
-        refuse("lanes", "lanes_out_of_range", f"lanes must be between 1 and {rules.count}.")
+        refuse(
+            "lanes",
+            "lanes_out_of_range",
+            _("This must lie between 1 and %(most)s."),
+            most=f"{rules.count:,}",
+        )
     if -(-rules.count // lane_count) > MAX_LANE_COUNT:
         refuse(
             "lanes",
             "lane_too_large",
-            f"{rules.count} portions in {lane_count} lanes exceed {MAX_LANE_COUNT} a lane.",
+            _("%(count)s portions in %(lanes)s lanes exceed %(most)s a lane."),
+            count=f"{rules.count:,}",
+            lanes=lane_count,
+            most=f"{MAX_LANE_COUNT:,}",
         )
     edges = [lane * rules.count // lane_count for lane in range(lane_count + 1)]
     counts = [end - begin for begin, end in pairwise(edges)]

@@ -12,7 +12,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import NoReturn
+from typing import Any, NoReturn
+
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+
+from engine.lib.money import yuan
 
 # The largest whole number that a double holds without gaps; Lua has no other kind of number.
 MAX_AMOUNT_FEN = 2**53 - 1
@@ -57,19 +62,37 @@ class Rules:
     remainder: Strategy = Strategy.LUCKY
 
 
+@dataclass(frozen=True, slots=True)
+class Words:
+    """A text with values in its `%(name)s` places, put into the reader's language when read."""
+
+    text: str | Promise
+    values: dict[str, Any]
+
+    def __str__(self) -> str:
+        return str(self.text) % self.values if self.values else str(self.text)
+
+
 class SplittingError(ValueError):
     """Rules that cannot be honoured. `field` names the offending input, `code` is for programs."""
 
-    def __init__(self, field: str, code: str, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, field: str, code: str, words: Words) -> None:
+        super().__init__(field, code)
         self.field = field
         self.code = code
-        self.message = message
+        self.words = words
+
+    @property
+    def message(self) -> str:
+        return str(self.words)
+
+    def __str__(self) -> str:
+        return self.message
 
 
-def refuse(field: str, code: str, message: str) -> NoReturn:
-    """Raise the SplittingError; a function so that call sites stay one line."""
-    raise SplittingError(field, code, message)
+def refuse(field: str, code: str, text: str | Promise, **values: Any) -> NoReturn:
+    """Raise the SplittingError; a function so that call sites stay short."""
+    raise SplittingError(field, code, Words(text, values))
 
 
 # --- Refusals -----------------------------------------------------------------------------------
@@ -77,37 +100,46 @@ def refuse(field: str, code: str, message: str) -> NoReturn:
 
 def _require_whole(field: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
-        refuse(field, "not_whole", f"{field} must be a whole number, not {value!r}.")
+        refuse(field, "not_whole", _("This must be a whole number, not %(value)s."), value=value)
     if value < 1:
-        refuse(field, "not_positive", f"{field} must be at least 1, not {value}.")
+        refuse(field, "not_positive", _("This must be more than zero."))
     if value > MAX_AMOUNT_FEN:
-        refuse(field, "too_large", f"{field} must be at most {MAX_AMOUNT_FEN}, not {value}.")
+        refuse(field, "too_large", _("This is more than the system can hold."))
 
 
 def find_infeasible(
     total_fen: int, count: int, min_fen: int, max_fen: int | None
-) -> tuple[str, str] | None:
+) -> tuple[str, Words] | None:
     """The bound ("min" or "max") that `count` portions of `total_fen` would break, and why."""
+
+    def numbers(each_fen: int) -> dict[str, Any]:
+        return {
+            "count": f"{count:,}",
+            "each": yuan(each_fen),
+            "sum": yuan(each_fen * count),
+            "total": yuan(total_fen),
+        }
+
     if min_fen * count > total_fen:
-        return "min", (
-            f"{count} portions of at least {min_fen} fen need {min_fen * count} fen, "
-            f"but there are {total_fen} fen"
+        return "min", Words(
+            _("%(count)s portions of at least %(each)s need %(sum)s, but there is %(total)s."),
+            numbers(min_fen),
         )
     if max_fen is not None and max_fen * count < total_fen:
-        return "max", (
-            f"{count} portions of at most {max_fen} fen take {max_fen * count} fen, "
-            f"but there are {total_fen} fen"
+        return "max", Words(
+            _("%(count)s portions of at most %(each)s take %(sum)s, but there is %(total)s."),
+            numbers(max_fen),
         )
     return None
 
 
 def _validate_tiers(rules: Rules) -> None:
     if not rules.tiers:
-        refuse("tiers", "tiers_missing", "A prize-tier packet needs at least one tier.")
+        refuse("tiers", "tiers_missing", _("A packet with prize tiers needs at least one tier."))
     if len(rules.tiers) > MAX_TIERS:
-        refuse("tiers", "too_many_tiers", f"At most {MAX_TIERS} tiers are allowed.")
+        refuse("tiers", "too_many_tiers", _("At most %(most)s tiers are allowed."), most=MAX_TIERS)
     if rules.remainder is Strategy.TIERS:
-        refuse("remainder", "remainder_is_tiers", "The rest needs a strategy other than tiers.")
+        refuse("remainder", "remainder_is_tiers", _("The rest needs a strategy other than tiers."))
     for number, tier in enumerate(rules.tiers, start=1):
         _require_whole(f"tiers[{number}].amount_fen", tier.amount_fen)
         _require_whole(f"tiers[{number}].quantity", tier.quantity)
@@ -115,32 +147,38 @@ def _validate_tiers(rules: Rules) -> None:
             refuse(
                 "tiers",
                 "tier_out_of_bounds",
-                f"Tier {number} gives {tier.amount_fen} fen, which is outside the packet's "
-                f"bounds (min_fen {rules.min_fen}, max_fen {rules.max_fen}).",
+                _("Tier %(number)s gives %(amount)s, which is outside the portions' bounds."),
+                number=number,
+                amount=yuan(tier.amount_fen),
             )
     prizes, prizes_fen = tiers_sum(rules.tiers, [tier.quantity for tier in rules.tiers])
     if prizes > rules.count:
         refuse(
             "tiers",
             "tiers_exceed_count",
-            f"The tiers hold {prizes} prizes, but the packet has {rules.count} portions.",
+            _("The tiers hold %(prizes)s prizes, but the packet has %(count)s portions."),
+            prizes=f"{prizes:,}",
+            count=f"{rules.count:,}",
         )
     if prizes_fen > rules.total_fen:
         refuse(
             "tiers",
             "tiers_exceed_total",
-            f"The tiers give {prizes_fen} fen, but the packet holds {rules.total_fen} fen.",
+            _("The tiers give %(prizes)s, but the packet holds %(total)s."),
+            prizes=yuan(prizes_fen),
+            total=yuan(rules.total_fen),
         )
     rest = rules.total_fen - prizes_fen, rules.count - prizes
-    found = find_infeasible(*rest, rules.min_fen, rules.max_fen)
-    if found is not None:
-        refuse("tiers", "remainder_infeasible", f"After the prizes, {found[1]}.")
     if rest[1] == 0 and rest[0] > 0:
         refuse(
             "tiers",
             "remainder_infeasible",
-            f"The tiers use every portion, but {rest[0]} fen would be left over.",
+            _("The tiers use every portion, but %(rest)s would be left over."),
+            rest=yuan(rest[0]),
         )
+    found = find_infeasible(*rest, rules.min_fen, rules.max_fen)
+    if found is not None:
+        refuse("tiers", "remainder_infeasible", _("After the prizes: %(why)s"), why=found[1])
 
 
 def validate(rules: Rules) -> None:
@@ -154,26 +192,34 @@ def validate(rules: Rules) -> None:
             refuse(
                 "max_fen",
                 "max_below_min",
-                f"max_fen ({rules.max_fen}) is below min_fen ({rules.min_fen}).",
+                _("The largest portion (%(high)s) is below the smallest (%(low)s)."),
+                high=yuan(rules.max_fen),
+                low=yuan(rules.min_fen),
             )
     if rules.evenness not in EVENNESS_CHOICES:
-        choices = ", ".join(map(str, EVENNESS_CHOICES))
-        refuse("evenness", "unknown_evenness", f"evenness must be one of {choices}.")
+        refuse(
+            "evenness",
+            "unknown_evenness",
+            _("This must be one of %(choices)s."),
+            choices=", ".join(map(str, EVENNESS_CHOICES)),
+        )
     if rules.count > rules.total_fen:
         refuse(
             "count",
             "count_exceeds_total",
-            f"{rules.total_fen} fen cannot be cut into {rules.count} portions of at least 1 fen.",
+            _("%(total)s cannot be cut into %(count)s portions of at least ¥0.01."),
+            total=yuan(rules.total_fen),
+            count=f"{rules.count:,}",
         )
     found = find_infeasible(rules.total_fen, rules.count, rules.min_fen, rules.max_fen)
     if found is not None:
         bound, why = found
         code = "min_exceeds_total" if bound == "min" else "max_below_total"
-        refuse(f"{bound}_fen", code, f"{bound}_fen cannot be honoured: {why}.")
+        refuse(f"{bound}_fen", code, why.text, **why.values)
     if rules.strategy is Strategy.TIERS:
         _validate_tiers(rules)
     elif rules.tiers:
-        refuse("tiers", "tiers_unexpected", f"A {rules.strategy} packet has no tiers.")
+        refuse("tiers", "tiers_unexpected", _("A packet of this strategy has no tiers."))
 
 
 def tiers_sum(tiers: Sequence[Tier], quantities: Sequence[int]) -> tuple[int, int]:

@@ -234,6 +234,14 @@ def _clean_instead_of_flush() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def _nobody_has_chosen_a_language() -> None:
+    """A page that an earlier test looked at must not decide what this one reads."""
+    from django.utils import translation
+
+    translation.deactivate()
+
+
+@pytest.fixture(autouse=True)
 def _clean_valkey() -> Iterator[None]:
     """What one test reserved, no other test sees."""
     yield

@@ -104,10 +104,10 @@ HOUR = dt.timedelta(hours=1)
 @pytest.mark.parametrize(
     ("wrong", "field", "words"),
     [
-        ({"count": 0}, "count", "count must be at least 1, not 0"),
-        ({"count": -3}, "count", "count must be at least 1, not -3"),
-        ({"min_fen": 1001}, "min_fen", "10 portions of at least 1001 fen need 10010 fen"),
-        ({"max_fen": 999}, "max_fen", "10 portions of at most 999 fen take 9990 fen"),
+        ({"count": 0}, "count", "must be more than zero"),
+        ({"count": -3}, "count", "must be more than zero"),
+        ({"min_fen": 1001}, "min_fen", "10 portions of at least ¥10.01 need ¥100.10"),
+        ({"max_fen": 999}, "max_fen", "10 portions of at most ¥9.99 take ¥99.90"),
         ({"total_fen": 100_001}, "budget_fen", "budget of ¥1,000.00 is below the packets' sum"),
         ({"opens_at": "later", "closes_at": "sooner"}, "closes_at", "close before it opens"),
         ({"closes_at": "too late"}, "closes_at", "within the campaign's"),

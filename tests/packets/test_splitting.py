@@ -302,8 +302,7 @@ def test_a_refusal_says_what_is_wrong_in_plain_words() -> None:
     with pytest.raises(SplittingError) as refusal:
         splitting.validate(Rules(LUCKY, 100, 10, min_fen=11))
     assert refusal.value.message == (
-        "min_fen cannot be honoured: 10 portions of at least 11 fen need 110 fen, "
-        "but there are 100 fen."
+        "10 portions of at least ¥0.11 need ¥1.10, but there is ¥1.00."
     )
 
 
