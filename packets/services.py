@@ -272,9 +272,7 @@ def packet_create(
 def packet_discard(*, packet_id: uuid.UUID) -> None:
     """Forget a draft and its list of people: it never was anybody's."""
     with transaction.atomic():
-        drafts = Packet.objects.select_for_update().filter(
-            id=packet_id, state=Packet.State.DRAFT
-        )
+        drafts = Packet.objects.select_for_update().filter(id=packet_id, state=Packet.State.DRAFT)
         if not drafts:
             raise _refuse(packet_id, (Packet.State.DRAFT,))
         drafts.delete()
