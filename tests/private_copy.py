@@ -139,6 +139,21 @@ class Copy:
             check=False,
         )
 
+    def launcher(
+        self, *arguments: str, timeout_s: float = 120.0, **environ: str
+    ) -> subprocess.CompletedProcess[str]:
+        """`python -m engine.run …` on this copy's data, to its end: backup, restore, clean, up."""
+        return subprocess.run(
+            [sys.executable, "-m", "engine.run", *arguments],
+            cwd=CHECKOUT,
+            env={**self.environ, **environ},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+
     def stop(self, number: int = signal.SIGINT, timeout_s: float = STOP_TIMEOUT_S) -> int:
         """Stop it as Ctrl-C does; returns the supervisor's exit code."""
         assert self.supervisor is not None

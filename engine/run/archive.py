@@ -187,14 +187,16 @@ class Contents:
 
 
 def check_sum(archive: Path) -> str:
-    """The archive's SHA-256, after comparing it with what was written down beside it, if it was."""
+    """What to say of the archive's SHA-256; it must be the one that was written down beside it."""
     digest = sha256(archive)
     beside = _checksum_file(archive)
-    if beside.is_file() and beside.read_text().split()[:1] != [digest]:
+    if not beside.is_file():
+        return f"sha256 {digest} (not checked: there is no {beside.name} beside it)"
+    if beside.read_text().split()[:1] != [digest]:
         raise RunProblem(
             f"{archive} is damaged: its SHA-256 is {digest}, and {beside.name} says otherwise"
         )
-    return digest
+    return f"sha256 {digest}"
 
 
 def unpack(places: Places, clients: Clients, archive: Path, script: Path) -> Contents:

@@ -50,21 +50,26 @@ class Books:
 def backup(config: Config, file: str | None) -> int:
     """Write a backup to `file`, or to a new one below DATA_DIR/backups; the exit code."""
     config.places.make()
-    target = Path(file).expanduser().resolve() if file else _new_file(config.places, "laisee")
-    if target.is_dir():
-        raise RunProblem(f"{target} is a folder; name a file in it: make backup FILE={file}/NAME")
-    if target.exists():
-        raise RunProblem(f"{target} exists already; a backup never overwrites one")
-    if not target.parent.is_dir():
-        raise RunProblem(f"there is no folder {target.parent}; make it first")
+    named = _named(file) if file else None
     with _owner_url(config) as url:
-        _dump(config.places, url, target, "backup")
+        _dump(config.places, url, named or _new_file(config.places, "laisee"), "backup")
     if config.encryption_keys is None:
         say(
             f"  Seeds in it can be read only with {config.places.secrets / 'encryption_keys'}: "
             "keep a copy of that file, in another place."
         )
     return 0
+
+
+def _named(file: str) -> Path:
+    target = Path(file).expanduser().resolve()
+    if target.is_dir():
+        raise RunProblem(f"{target} is a folder; name a file in it: make backup FILE={file}/NAME")
+    if target.exists():
+        raise RunProblem(f"{target} exists already; a backup never overwrites one")
+    if not target.parent.is_dir():
+        raise RunProblem(f"there is no folder {target.parent}; make it first")
+    return target
 
 
 def _new_file(places: Places, name: str) -> Path:
@@ -212,7 +217,7 @@ def _source(places: Places, file: str | None) -> Path:
 
 def _read(config: Config, source: Path, script: Path) -> archive.Contents:
     """Read all of the backup and refuse what this copy couldn't live with."""
-    digest = archive.check_sum(source)
+    checksum = archive.check_sum(source)
     contents = archive.unpack(config.places, archive.clients(), source, script)
     if unknown := archive.unknown_migrations(contents):
         raise RunProblem(
@@ -222,7 +227,7 @@ def _read(config: Config, source: Path, script: Path) -> archive.Contents:
     _check_keys(config, contents)
     say(
         f"· {source.name} is sound: {contents.claims:,} claims, {contents.transfers:,} transfers, "
-        f"sha256 {digest}"
+        f"{checksum}"
     )
     return contents
 
