@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-.PHONY: help run demo crowd backup restore test lint types messages nightly clean venv venv-dev checks openapi
+.PHONY: help run demo crowd backup restore test lint types messages browser pictures nightly clean venv venv-dev checks openapi
 
 PY := .venv/bin/python
 # The first Python from 3.11 on that can make a virtual environment; PYTHON=… overrides.
@@ -44,7 +44,7 @@ backup: venv ## keep the books (FILE=…; else a new file below DATA_DIR/backups
 restore: venv ## put kept books back (FILE=…), lanes in new epochs, and check the money
 	@exec $(PY) -m engine.run restore --with-parent $(if $(FILE),"$(FILE)")
 
-test: venv-dev ## lint, types, walls, schema checks, then every test
+test: venv-dev browser ## lint, types, walls, schema checks, then every test
 	@$(MAKE) lint types checks
 	@exec $(PY) -m pytest -q
 
@@ -63,6 +63,12 @@ checks: venv-dev ## walls between the rooms, missing migrations, the committed O
 
 openapi: venv-dev ## write docs/openapi.yaml from the code
 	@$(TOOL_ENV) $(PY) manage.py spectacular --validate --fail-on-warn --file docs/openapi.yaml
+
+browser: venv-dev ## Chromium and Chinese fonts for the browser tests (by apt-get, as root)
+	@$(PY) -m tests.browser.chromium
+
+pictures: venv-dev browser ## take the pictures of the docs anew, from the browser tests
+	@LAISEE_PICTURES=docs/pictures $(PY) -m pytest -q tests/browser
 
 messages: venv-dev ## bring the Chinese catalogue in line with the code
 	@$(TOOL_ENV) $(PY) -W ignore manage.py messages
