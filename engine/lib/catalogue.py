@@ -198,7 +198,7 @@ def load(path: Path | None = None) -> Catalog:
 
 
 def _strings(message: Message) -> list[str]:
-    return [message.string] if isinstance(message.string, str) else list(message.string)
+    return [message.string] if isinstance(message.string, str) else list(message.string or ())
 
 
 def problems(catalog: Catalog, texts: dict[Key, Text]) -> list[str]:
