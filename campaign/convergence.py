@@ -1,8 +1,8 @@
 """Brings the gate and the packets of a campaign in line with its state.
 
-A transition (`services.py`) first becomes true in Postgres; this makes it effective. A process that
-dies in between leaves work that the clock (`tasks.py`) finds: repeating is harmless, and so are two
-at once.
+A transition (`services/life.py`) first becomes true in Postgres; this makes it effective. A process
+that dies in between leaves work that the clock (`tasks.py`) finds: repeating is harmless, and so
+are two at once.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import uuid
 
 from django.db import transaction
+from django.utils.translation import gettext_lazy as _
 
 from campaign.models import Campaign
 from engine.lib.errors import ServiceError, TransitionRefused
@@ -27,7 +28,7 @@ def campaign_locked(campaign_id: uuid.UUID) -> Campaign:
         .first()
     )
     if campaign is None:
-        raise ServiceError("campaign", "not_found", "there is no such campaign")
+        raise ServiceError("campaign", "not_found", _("There is no such campaign."))
     return campaign
 
 
@@ -61,7 +62,7 @@ def _packet_follow(campaign: Campaign, packet: Packet, actor: str, reason: str) 
                     packet_services.packet_close(
                         packet_id=packet.pk, actor=actor, reason=reason or campaign.state
                     )
-            case State.DRAFT | State.SETTLED:
+            case State.DRAFT | State.REVIEW | State.SCHEDULED | State.SETTLED:
                 pass
     except TransitionRefused:
         pass  # somebody else, converging too or ending the packet's window, was faster
@@ -71,7 +72,7 @@ def _gate_state(state: str) -> Gate.State:
     match State(state):
         case State.LIVE:
             return Gate.State.OPEN
-        case State.DRAFT | State.PAUSED:
+        case State.DRAFT | State.REVIEW | State.SCHEDULED | State.PAUSED:
             return Gate.State.PAUSED
         case State.ENDED | State.KILLED | State.SETTLED:
             return Gate.State.CLOSED

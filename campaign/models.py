@@ -5,7 +5,7 @@
              ─< CampaignPacket ── Packet  which packets belong to it, in the order they are shown
              ─< CampaignApproval          a second person's word on one exact version
              ─< TopUp                     more money or packets for a running one, asked and decided
-    Packet   ─< TargetUpload ─< TargetUploadPart, TargetUploadError   a list of people, read in parts
+    Packet   ─< TargetUpload ─< TargetUploadPart, TargetUploadError   people, read in parts
     CampaignTemplate                      what a new campaign may be made from
     Notice                                what a member of staff has to know, shown in the admin
 
@@ -385,7 +385,7 @@ class TargetUploadError(models.Model):
 
 
 class CampaignTemplate(models.Model):
-    """What a new campaign may be made from: texts, a budget and packets (see `templates.py`)."""
+    """What a new campaign may be made from: texts, a budget and packets (see `blueprints.py`)."""
 
     slug = models.SlugField(_("slug"), max_length=SLUG_MAX_CHARS, unique=True)
     name_zh = models.CharField(_("name (Chinese)"), max_length=80)

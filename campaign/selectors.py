@@ -21,11 +21,12 @@ from django.db.models import (
 )
 from django.db.models.functions import Coalesce
 
-from campaign.models import Campaign, CampaignPacket, slug_is_valid
+from campaign import versions
+from campaign.models import Campaign, CampaignApproval, CampaignPacket, slug_is_valid
 from packets.models import ClaimState, Gate, Lane, Packet
 
 State = Campaign.State
-# What a participant may see of a campaign; a draft doesn't exist for them.
+# What a participant may see of a campaign; before its start it doesn't exist for them.
 VISIBLE = (State.LIVE, State.PAUSED, State.KILLED, State.ENDED, State.SETTLED)
 _ZERO = Value(0, output_field=BigIntegerField())
 
@@ -130,6 +131,30 @@ def campaigns_due(moment: dt.datetime, limit: int) -> list[uuid.UUID]:
         state__in=(State.LIVE, State.PAUSED), ends_at__lte=moment
     ).order_by("ends_at")
     return list(rows.values_list("pk", flat=True)[:limit])
+
+
+def campaigns_starting(moment: dt.datetime, limit: int) -> list[uuid.UUID]:
+    """Those that are approved and whose time has come."""
+    rows = Campaign.objects.filter(state=State.SCHEDULED, starts_at__lte=moment)
+    return list(rows.order_by("starts_at").values_list("pk", flat=True)[:limit])
+
+
+def approval_valid(campaign: Campaign) -> CampaignApproval | None:
+    """The approval under which the campaign waits or runs."""
+    return (
+        campaign.approvals.filter(revoked_at=None)
+        .select_related("approver")
+        .order_by("-id")
+        .first()
+    )
+
+
+def campaign_changes(campaign: Campaign) -> list[versions.Change]:
+    """What is different from the last version that somebody approved, for the next approver."""
+    last = campaign.approvals.order_by("-id").first()
+    return versions.differences(
+        last.document if last is not None else None, versions.campaign_document(campaign)
+    )
 
 
 def campaigns_lagging(limit: int) -> list[uuid.UUID]:

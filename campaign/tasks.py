@@ -1,4 +1,4 @@
-"""The campaigns' clock: ends what is over, and finishes what a dead process left half done.
+"""The campaigns' clock: starts what is due, ends what is over, finishes what a dead process left.
 
 A scan of due rows; safe to run twice, also at once: `campaign_end` is a conditional UPDATE, and
 converging repeats harmlessly.
@@ -12,18 +12,33 @@ from celery import shared_task
 from campaign import selectors, services
 from campaign.convergence import campaign_converge
 from engine.lib.clock import now
-from engine.lib.errors import ServiceError
+from engine.lib.errors import ServiceError, TransitionRefused
+from packets.ledger import LedgerError
 
 log = structlog.get_logger(__name__)
 
 CLOCK = "system:clock"
 BATCH = 50  # campaigns a run; the next run, seconds later, goes on
+UPLOADS_S = 5.0  # a run reads lists for so long, then lets others have the worker
+MAILS = 100  # letters a run
 
 
 @shared_task(name="campaign.tasks.campaign_clock")
 def campaign_clock() -> dict[str, int]:
-    """Ends campaigns past `ends_at` and converges those whose gate or packets lag behind."""
-    counts = {"ended": 0, "converged": 0, "refused": 0}
+    """Starts and ends campaigns on time, and converges those whose gate or packets lag behind."""
+    counts = {"started": 0, "ended": 0, "converged": 0, "refused": 0}
+    for campaign_id in selectors.campaigns_starting(now(), BATCH):
+        try:
+            services.campaign_launch(campaign_id=campaign_id, actor=CLOCK)
+            counts["started"] += 1
+        except TransitionRefused:
+            counts["refused"] += 1  # somebody else launched it, or changed it just now
+        except (ServiceError, LedgerError) as refusal:
+            counts["refused"] += 1
+            log.error("campaign_launch_refused", campaign=campaign_id.hex, why=str(refusal))
+            services.campaign_launch_failed(
+                campaign_id=campaign_id, actor=CLOCK, reason=str(refusal)
+            )
     for campaign_id in selectors.campaigns_due(now(), BATCH):
         try:
             services.campaign_end(campaign_id=campaign_id, actor=CLOCK, reason="its time is over")
@@ -39,3 +54,15 @@ def campaign_clock() -> dict[str, int]:
             counts["refused"] += 1
             log.warning("campaign_converge_refused", campaign=campaign_id.hex, why=str(refusal))
     return counts
+
+
+@shared_task(name="campaign.tasks.target_uploads")
+def target_uploads() -> int:
+    """Reads waiting lists of people, part by part."""
+    return services.target_uploads_run_due(for_s=UPLOADS_S)
+
+
+@shared_task(name="campaign.tasks.notices_mail")
+def notices_mail() -> int:
+    """Sends waiting notices as letters, where mail is configured."""
+    return services.notices_mail_due(limit=MAILS)

@@ -13,11 +13,12 @@ import secrets
 import uuid
 from collections.abc import Iterable, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import redis.exceptions
 import structlog
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import F, Sum
 from django.utils.translation import gettext_lazy as _
 
@@ -38,7 +39,6 @@ from packets.models import (
     LaneCursor,
     LaneEpoch,
     Packet,
-    PacketTarget,
     Transfer,
 )
 
@@ -291,13 +291,17 @@ def packet_window_set(
 
 def packet_targets_add(*, packet_id: uuid.UUID, participants: Iterable[bytes]) -> int:
     """Put people on a targeted packet's list; returns how many weren't on it."""
-    before = PacketTarget.objects.filter(packet_id=packet_id).count()
-    PacketTarget.objects.bulk_create(
-        (PacketTarget(packet_id=packet_id, participant=who) for who in participants),
-        batch_size=TARGETS_CHUNK,
-        ignore_conflicts=True,
-    )
-    return PacketTarget.objects.filter(packet_id=packet_id).count() - before
+    added = 0
+    waiting = iter(participants)
+    while chunk := list(islice(waiting, TARGETS_CHUNK)):
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO packets_packettarget (packet_id, participant)"
+                " SELECT %s, unnest(%s::bytea[]) ON CONFLICT DO NOTHING",
+                [packet_id, chunk],
+            )
+            added += cursor.rowcount
+    return added
 
 
 # --- life ---------------------------------------------------------------------------------------

@@ -1,0 +1,73 @@
+"""A campaign as something to make others from: its texts, budget and packets, its times relative.
+
+    {"campaign": {"name_zh", …, "budget_fen", "hours" or "seconds", "timezone"},
+     "packets": [{"name", "strategy", "total_fen", "count", …, "opens_after_s", "open_for_s"}]}
+
+Templates are such documents in the database; a copy goes through one. What belongs to one campaign
+alone isn't in it: slug, apps, lists of people, pass phrases.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+from campaign.models import DEFAULT_TIMEZONE, Campaign
+from packets.models import Packet
+
+TEXTS = ("name_zh", "name_en", "rules_zh", "rules_en", "odds_zh", "odds_en")
+RULES = (
+    "name", "strategy", "total_fen", "count", "min_fen", "max_fen", "evenness", "remainder",
+    "targeted", "group", "new_only", "min_account_age_days",
+)  # fmt: skip
+
+
+def fold(campaign: Campaign) -> dict[str, Any]:
+    """The campaign as a document."""
+    return {
+        "campaign": {
+            **{name: getattr(campaign, name) for name in TEXTS},
+            "budget_fen": campaign.budget_fen,
+            "seconds": int((campaign.ends_at - campaign.starts_at).total_seconds()),
+            "timezone": campaign.timezone,
+        },
+        "packets": [
+            _fold_packet(campaign, link.packet)
+            for link in campaign.links.select_related("packet").order_by("order")
+        ],
+    }
+
+
+def _fold_packet(campaign: Campaign, packet: Packet) -> dict[str, Any]:
+    folded = {name: getattr(packet, name) for name in RULES}
+    folded["tiers"] = packet.tiers
+    folded["opens_after_s"] = int((packet.opens_at - campaign.starts_at).total_seconds())
+    if packet.closes_at != campaign.ends_at:
+        folded["open_for_s"] = int((packet.closes_at - packet.opens_at).total_seconds())
+    return folded
+
+
+def unfold(
+    document: dict[str, Any], starts_at: dt.datetime
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Arguments for `campaign_create`, and for `campaign_packet_add` of each packet."""
+    campaign = document["campaign"]
+    length = dt.timedelta(seconds=campaign.get("seconds") or campaign["hours"] * 3600)
+    fields = {
+        **{name: campaign.get(name, "") for name in TEXTS},
+        "budget_fen": campaign["budget_fen"],
+        "starts_at": starts_at,
+        "ends_at": starts_at + length,
+        "timezone_name": campaign.get("timezone", DEFAULT_TIMEZONE),
+    }
+    return fields, [_unfold_packet(packet, starts_at) for packet in document["packets"]]
+
+
+def _unfold_packet(packet: dict[str, Any], starts_at: dt.datetime) -> dict[str, Any]:
+    fields = dict(packet)
+    fields["tiers"] = [tuple(tier) for tier in fields.get("tiers", [])]
+    fields["opens_at"] = starts_at + dt.timedelta(seconds=fields.pop("opens_after_s", 0))
+    open_for_s = fields.pop("open_for_s", None)
+    if open_for_s is not None:
+        fields["closes_at"] = fields["opens_at"] + dt.timedelta(seconds=open_for_s)
+    return fields

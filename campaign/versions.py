@@ -1,0 +1,105 @@
+"""What exactly is approved: a campaign written down as one document, and that document's hash.
+
+The document holds everything that decides who gets how much, when and what they are told: the
+campaign's own fields, each packet with its rules, audience and committed seed, and each target
+list. Whatever isn't in it may change without a second person's word.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from django.db.models import Count
+
+from campaign.models import Campaign, TargetUpload
+from engine.lib.clock import rfc3339
+from packets.models import Packet
+
+CAMPAIGN_FIELDS = (
+    "slug", "name_zh", "name_en", "rules_zh", "rules_en", "odds_zh", "odds_en", "budget_fen",
+    "currency", "timezone",
+)  # fmt: skip
+PACKET_FIELDS = (
+    "name", "strategy", "total_fen", "count", "min_fen", "max_fen", "evenness", "tiers",
+    "remainder", "lane_count", "client_apps", "targeted", "group", "new_only",
+    "min_account_age_days", "password_hash", "commitment",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Change:
+    """One difference between two versions: `packets` differences name the packet's place."""
+
+    packet: int | None  # its order in the campaign; None: of the campaign itself
+    field: str
+    before: Any
+    after: Any
+
+
+def campaign_document(campaign: Campaign) -> dict[str, Any]:
+    """The campaign as it stands, as plain JSON values."""
+    apps = campaign.client_apps.values_list("id", flat=True).order_by("id")
+    return {
+        "id": campaign.pk.hex,
+        **{name: getattr(campaign, name) for name in CAMPAIGN_FIELDS},
+        "starts_at": rfc3339(campaign.starts_at),
+        "ends_at": rfc3339(campaign.ends_at),
+        "client_apps": list(apps),
+        "packets": [
+            _packet_document(link.order, link.packet)
+            for link in campaign.links.select_related("packet").order_by("order")
+        ],
+    }
+
+
+def _packet_document(order: int, packet: Packet) -> dict[str, Any]:
+    uploads = packet.uploads.exclude(state=TargetUpload.State.CLEARED).order_by("id")
+    listed = Packet.objects.filter(pk=packet.pk).aggregate(n=Count("targets"))["n"]
+    return {
+        "order": order,
+        "id": packet.public_id,
+        **{name: getattr(packet, name) for name in PACKET_FIELDS},
+        "opens_at": rfc3339(packet.opens_at),
+        "closes_at": rfc3339(packet.closes_at),
+        "targets": [
+            [upload.sha256, upload.client_app_id, upload.state, upload.added] for upload in uploads
+        ]
+        if packet.targeted
+        else [],
+        "target_count": listed if packet.targeted else 0,
+    }
+
+
+def document_hash(document: dict[str, Any]) -> str:
+    """SHA-256 over the document's canonical JSON."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def version_hash(campaign: Campaign) -> str:
+    return document_hash(campaign_document(campaign))
+
+
+def differences(before: dict[str, Any] | None, after: dict[str, Any]) -> list[Change]:
+    """What a reader has to look at; everything, where nothing was approved before."""
+    old = before or {}
+    found = [
+        Change(None, name, old.get(name), after[name])
+        for name in after
+        if name not in ("packets", "id") and old.get(name) != after[name]
+    ]
+    old_packets = {packet["id"]: packet for packet in old.get("packets", [])}
+    for packet in after["packets"]:
+        known = old_packets.pop(packet["id"], {})
+        found += [
+            Change(packet["order"], name, known.get(name), packet[name])
+            for name in packet
+            if name not in ("id", "order") and known.get(name) != packet[name]
+        ]
+    found += [
+        Change(packet["order"], "removed", packet["name"], None) for packet in old_packets.values()
+    ]
+    return found
