@@ -7,6 +7,7 @@ from msgspec import UNSET
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from engine.lib import counters
 from engine.lib.openapi import problems
 from engine.lib.pages import PAGE_PARAMETERS
 from engine.lib.problem import Code, ProblemError
@@ -72,6 +73,7 @@ class PacketClaims(ParticipantView):
         if answered is None:
             no_packet()
         outcome, view = answered
+        counters.count(f"{view.id.hex}:{outcome.result}")
         headers = {"Cache-Control": "no-store"}
         if outcome.retry_after_s is not None:
             headers["Retry-After"] = str(outcome.retry_after_s)
