@@ -10,6 +10,7 @@ from celery import shared_task
 
 from packets import settlement
 
+
 @shared_task(name="packets.tasks.settle_sweep")
 def settle_sweep() -> None:
     """Settle whatever is due, in every lane."""

@@ -132,6 +132,16 @@ class AskTargeted:
 
 
 @dataclass(frozen=True, slots=True)
+class MayHaveWon:
+    """Of a packet that is over: may this participant be among its winners? Reply: bool.
+
+    False only where that is certain; True costs no more than asking Postgres.
+    """
+
+    slot: Slot
+
+
+@dataclass(frozen=True, slots=True)
 class TryPassword:
     """Count a try. Reply: bool, whether this participant has used up his tries."""
 
@@ -190,7 +200,17 @@ class Rebuild:
     seen_epoch: int | None
 
 
-Effect = AskTargeted | TryPassword | Reserve | Commit | AskPostgres | Mark | PushFlags | Rebuild
+Effect = (
+    AskTargeted
+    | MayHaveWon
+    | TryPassword
+    | Reserve
+    | Commit
+    | AskPostgres
+    | Mark
+    | PushFlags
+    | Rebuild
+)
 
 
 # --- replies ------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from packets.claiming.effects import (
     Committed,
     Effect,
     Mark,
+    MayHaveWon,
     Outcome,
     PacketView,
     PushFlags,
@@ -71,7 +72,8 @@ def claim(packet: PacketView, caller: Caller, request: ClaimRequest, password_ke
     if refused is not None:
         return refused
     if packet.final is not None:
-        return (yield from _refuse(slot, Outcome(packet.final)))
+        over = Outcome(packet.final)
+        return (yield from _refuse(slot, over)) if (yield MayHaveWon(slot)) else over
 
     known_absent = False
     for _ in range(MAX_ROUNDS):

@@ -47,6 +47,12 @@ class Registry:
                 self._views.popitem(last=False)
         return view
 
+    def peek(self, packet_id: uuid.UUID) -> tuple[bool, PacketView | None]:
+        """(whether what is remembered is fresh, the view), without reading anything."""
+        known = self._views.get(packet_id)
+        fresh = known is not None and time.monotonic() - known[0] < self.lifetime_s
+        return (True, known[1]) if fresh and known is not None else (False, None)
+
     def forget(self, packet_id: uuid.UUID | None = None) -> None:
         with self._lock:
             if packet_id is None:
