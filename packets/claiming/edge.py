@@ -27,6 +27,7 @@ from packets.claiming import flow, winners
 from packets.claiming.effects import (
     AskPostgres,
     AskTargeted,
+    CloseEnded,
     Commit,
     Committed,
     Effect,
@@ -45,6 +46,7 @@ from packets.claiming.effects import (
 from packets.claiming.journal import Journal
 from packets.claiming.pipe import Pipe
 from packets.claiming.sync import SyncDriver, password_call, reservation_of, reserve_call
+from packets.claiming.trouble import Trouble
 
 log = structlog.get_logger(__name__)
 
@@ -69,10 +71,12 @@ class Lanes:
     idle: list[Journal]
     work: Callable[[Journal, int, Sequence[Any]], Sequence[Any]]
     on_idle: list[Callable[[], None]] = field(default_factory=list)
+    trouble: Trouble = field(default_factory=Trouble)
     _queues: dict[int, collections.deque[Job]] = field(default_factory=dict)
     _busy: set[int] = field(default_factory=set)
 
     def submit(self, lane_id: int, job: Any) -> asyncio.Future[Any]:
+        self.trouble.check(lane_id)
         queue = self._queues.setdefault(lane_id, collections.deque())
         if len(queue) >= MAX_QUEUED:
             raise Unavailable("the commit queue is full")
@@ -89,7 +93,9 @@ class Lanes:
 
     def start(self, lane_id: int) -> None:
         queue = self._queues.get(lane_id)
-        if not queue or lane_id in self._busy or not self.idle:
+        if not queue or lane_id in self._busy:
+            return
+        if not self.trouble.may_start(lane_id, len(self.idle)):
             return
         journal = self.idle.pop()
         self._busy.add(lane_id)
@@ -118,6 +124,7 @@ class Lanes:
         self.idle.append(journal)
         error = running.exception()
         answers = [error] * len(batch) if error is not None else running.result()
+        self.trouble.learn(lane_id, answers)
         for (_, future, _), answer in zip(batch, answers, strict=True):
             if future.cancelled():
                 continue
@@ -172,7 +179,7 @@ class EdgeDriver:
                 return (
                     await self.slow(winners.may_have_won, effect.slot) if known is None else known
                 )
-            case AskTargeted() | PushFlags() | Rebuild():
+            case AskTargeted() | PushFlags() | CloseEnded() | Rebuild():
                 return await self.slow(SyncDriver().perform, effect)
             case _:
                 assert_never(effect)

@@ -190,6 +190,13 @@ class PushFlags:
 
 
 @dataclass(frozen=True, slots=True)
+class CloseEnded:
+    """The packet's window is over and nobody has closed it yet: do so. Reply: None."""
+
+    packet: uuid.UUID
+
+
+@dataclass(frozen=True, slots=True)
 class Rebuild:
     """Open a new epoch of the lane unless `seen_epoch` is no longer current. Reply: None.
 
@@ -209,6 +216,7 @@ Effect = (
     | AskPostgres
     | Mark
     | PushFlags
+    | CloseEnded
     | Rebuild
 )
 

@@ -32,6 +32,7 @@ from packets.claiming.effects import (
 LOCK_TIMEOUT_MS = 200  # a lane held longer is somebody's trouble, and its clients hear 503
 STATEMENT_TIMEOUT_MS = 3000
 CONNECT_TIMEOUT_S = 2
+TCP_TIMEOUT_MS = 4000
 RETRY_FOR_S = (
     1.5  # how long a batch with an unknown outcome is sent again before the client is told
 )
@@ -51,7 +52,7 @@ SELECT c.id, c.epoch, c.index, c.amount_fen, c.tier, c.committed_at,
        l.state = 'open', l.epoch, s.left_count
   FROM packets_packet p
   JOIN packets_lane l ON l.id = %(lane)s
-  CROSS JOIN LATERAL (SELECT bool_and(n.claimed_count = n.count) AS exhausted,
+  CROSS JOIN LATERAL (SELECT bool_and(n.claimed_count >= n.count) AS exhausted,
                              sum(n.count - n.claimed_count)::bigint AS left_count
                         FROM packets_lane n WHERE n.packet_id = p.id) s
   CROSS JOIN LATERAL (SELECT bool_and(k.state = 'open') AS is_open
@@ -74,6 +75,11 @@ def connect() -> psycopg.Connection[tuple[object, ...]]:
         password=database["PASSWORD"],
         autocommit=True,
         connect_timeout=CONNECT_TIMEOUT_S,
+        # A server that vanished without a word is noticed within seconds, not hours.
+        tcp_user_timeout=TCP_TIMEOUT_MS,
+        keepalives_idle=2,
+        keepalives_interval=1,
+        keepalives_count=3,
         application_name="laisee-commit",
         options=f"-c lock_timeout={LOCK_TIMEOUT_MS} -c statement_timeout={STATEMENT_TIMEOUT_MS}",
         row_factory=tuple_row,

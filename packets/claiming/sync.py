@@ -18,12 +18,13 @@ from redis import Redis
 from engine.lib import lua
 from engine.lib.auth import Caller
 from engine.lib.redis import stock as stock_client
-from packets import recovery, stock
+from packets import closing, recovery, stock
 from packets.claiming import committer, flow, winners
 from packets.claiming.effects import (
     AskPostgres,
     AskTargeted,
     ClaimRequest,
+    CloseEnded,
     Commit,
     Effect,
     Mark,
@@ -130,8 +131,9 @@ class SyncDriver:
             case Mark():
                 return self._mark(effect)
             case PushFlags():
-                registry.forget(effect.packet)
-                return stock.push_flags(self.client, effect.packet)
+                return self._push_flags(effect)
+            case CloseEnded():
+                return closing.packet_close_ended(packet_id=effect.packet)
             case Rebuild():
                 return recovery.rebuild(
                     self.client, lane_id=effect.slot.lane_id, seen_epoch=effect.seen_epoch
@@ -144,6 +146,12 @@ class SyncDriver:
         if self.committer.is_late():
             raise Unavailable("commits are late")
         return reservation_of(reserve_call(effect).run(self.client))
+
+    def _push_flags(self, effect: PushFlags) -> None:
+        """At most once a second for a packet: a crowd that meets a stale flag needs it once."""
+        if registry.may_push(effect.packet):
+            registry.forget(effect.packet)
+            stock.push_flags(self.client, effect.packet)
 
     def _mark(self, effect: Mark) -> None:
         try:
