@@ -10,8 +10,8 @@ claims, growing in proportion. An old snapshot keeps every dead version of the l
 the whole has one deadline (`limit_ms`) after which it stops without a verdict; on the hot path's
 server ask with a short one, and ask a replica for the rest.
 
-The numbers are those of the table in docs/flow.md. Invariants about behaviour (what was answered to
-whom) can't be seen in rows; the tests and the fault drills prove them.
+Several checks may prove one numbered invariant. Invariants about behaviour (what was answered to
+whom: 5, 6, 14) can't be seen in rows; the tests and the fault drills prove them.
 """
 
 from __future__ import annotations
@@ -119,6 +119,7 @@ QUESTIONS = (
     Question(3, "conservation", "funding = what the accounts hold + returned + paid out"),
     Question(3, "account_sums", "each account's sums equal its transfers"),
     Question(3, "transfers_sound", "each transfer moves something between two accounts"),
+    Question(3, "kinds_fit", "each transfer's kind fits the kinds of its two accounts"),
     Question(3, "one_currency", "a transfer and its accounts share one currency"),
     Question(3, "not_overdrawn", "no account but the outside world is below zero"),
     Question(4, "one_claim_each", "one claim per packet, participant and serial"),

@@ -30,6 +30,7 @@ from packets.splitting import (
     Strategy,
     Tier,
     advance,
+    lanes,
     portion,
     portion_accepts,
     start,
@@ -256,9 +257,19 @@ def _check_promises(
             f"The lanes hold {total_fen} fen, {count} portions and prizes {dealt}; the packet "
             f"has {rules.total_fen}, {rules.count} and {quantities}.",
         )
+    elif shares != _dealt_by(seed, rules, len(shares)):
+        yield Mismatch(Fault.LANES_DIFFER, "The lanes' shares are not those that the seed deals.")
     numbers = [lane.lane for lane in record.lanes]
     if numbers != list(range(len(numbers))):
         yield Mismatch(Fault.LANES_DIFFER, f"Lanes must be numbered from 0, not {numbers}.")
+
+
+def _dealt_by(seed: bytes, rules: Rules, lane_count: int) -> list[LaneShare]:
+    """Which lane an odd prize goes to is the seed's choice, not the operator's."""
+    try:
+        return lanes(rules, lane_count, seed)
+    except SplittingError:
+        return []
 
 
 def _check_places(record: ProofRecord) -> Iterator[Mismatch]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import redis.exceptions
 import structlog
+from django.db import Error as DatabaseError
 from django.db import connection, transaction
 from django.db.models import F, Q
 from kombu.exceptions import OperationalError
@@ -59,7 +60,9 @@ def open_epoch(
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SELECT set_config('lock_timeout', %s, true)", [LOCK_TIMEOUT])
         lane = Lane.objects.select_for_update(no_key=True).select_related("packet").get(id=lane_id)
-        now = clock.now()
+        # Leases are judged by Postgres's clock alone: loaders run on many machines.
+        cursor.execute("SELECT clock_timestamp()")
+        now = cursor.fetchone()[0]
         loading = lane.state == Lane.State.LOADING
         # What the caller saw must still stand: a lane that was loading and is open by now has just
         # been mended, and mending it again would only fence those who use it.
@@ -209,7 +212,10 @@ def stranded_adopt_due(client: Redis | None = None) -> int:
     for lane in lanes.order_by("id"):
         try:
             adopted += _look_after(client, lane)
-        except (redis.exceptions.RedisError, Unavailable) as error:
+        except (redis.exceptions.RedisError, DatabaseError, Unavailable) as error:
+            # One lane in trouble (locked, say) keeps no other from being looked after.
+            if not connection.is_usable():
+                raise
             log.warning("lane_not_looked_after", lane=lane.id, error=type(error).__name__)
     return adopted
 
@@ -222,34 +228,37 @@ def _look_after(client: Redis, lane: Lane) -> int:
     if not held.claimants_loaded:
         claimants_load(lane.id, client=client)
     gap = held.index - _committed_in_epoch(lane)
-    now_ms = clock.now_ms()
-    if gap <= 0:
+    empty = held.left_count == 0 and lane.claimed_count < lane.count
+    if gap <= held.lost and not empty:
         if held.watch_ms:
-            _watch(client, lane, -1, 0)
+            _watch(client, lane, -1, 0, held.lost)
         return 0
+    now_ms = clock.now_ms()
     if held.watch_index < 0:
-        _watch(client, lane, held.index, now_ms)
+        _watch(client, lane, held.index, now_ms, held.lost)
         return 0
     waited_s = (now_ms - held.watch_ms) / 1000
     if waited_s < ADOPT_AFTER_S:
         return 0
     adopted = adopt(client, lane, below_index=held.watch_index)
     if adopted:
-        _watch(client, lane, -1, 0)
-    elif held.left_count == 0 and waited_s >= STRANDED_REBUILD_AFTER_S:
+        _watch(client, lane, -1, 0, held.lost)
+    elif not empty:
+        # What is missing has no record (it was lost, or it went to somebody who had won already):
+        # looking again would find no more. Emptiness will offer it again.
+        _watch(client, lane, -1, 0, gap)
+    elif waited_s >= STRANDED_REBUILD_AFTER_S:
         rebuild(client, lane_id=lane.id, seen_epoch=lane.epoch)
-    elif held.left_count > 0:
-        _watch(client, lane, -1, 0)
     return adopted
 
 
-def _watch(client: Redis, lane: Lane, index: int, at_ms: int) -> None:
+def _watch(client: Redis, lane: Lane, index: int, at_ms: int, lost: int) -> None:
     stock.set_flags(
         client,
         lane.packet_id,
         lane.number,
         lane.epoch,
-        {"watch_index": index, "watch_ms": at_ms},
+        {"watch_index": index, "watch_ms": at_ms, "lost": lost},
     )
 
 
@@ -261,7 +270,10 @@ def _reservations(client: Redis, lane: Lane) -> Iterator[tuple[bytes, int, Porti
             pipeline.hgetall(stock.bucket_key(lane.packet_id, lane.number, bucket))
         for entries in pipeline.execute():
             for name, text in entries.items():
-                portion, committed_ms = stock.record_parts(text)
+                try:
+                    portion, committed_ms = stock.record_parts(text)
+                except ValueError:
+                    continue  # rubbish is no reservation; the claim script reads it as absent too
                 if committed_ms == 0:
                     participant, serial = stock.member_parts(name)
                     yield participant, serial, portion
@@ -294,7 +306,10 @@ def adopt(client: Redis, lane: Lane, *, below_index: int) -> int:
             (outcome,) = journal.commit(lane.id, [commit])
             if isinstance(outcome, Unavailable) or outcome.claimed is None:
                 continue
-            stock.mark(client, slot, outcome.claimed)
+            if person is not None:
+                # Who it is will be written down by the owner's repeat, so that one must not be
+                # answered from Redis while only the digest is known.
+                stock.mark(client, slot, outcome.claimed)
             adopted += outcome.verdict.value == "won"
     finally:
         journal.close()
@@ -306,20 +321,22 @@ def adopt(client: Redis, lane: Lane, *, below_index: int) -> int:
 def reopen_all(client: Redis | None = None) -> list[tuple[int, int]]:
     """After Postgres was restored from a backup: a new epoch for every lane that isn't closed.
 
-    Whatever Redis remembers of claims that the restored books don't know is wiped first. Returns
-    (lane id, new epoch). The doors must be shut while this runs.
+    Whatever Redis remembers is forgotten first: of claims that the restored books don't know, and
+    of packets that are drafts again. Returns (lane id, new epoch). The doors must be shut while
+    this runs.
     """
     client = client or stock_client()
-    reopened = []
     lanes = Lane.objects.select_related("packet").exclude(state=Lane.State.CLOSED).order_by("id")
+    held = {lane.id: stock.read(client, lane.packet_id, lane.number) for lane in lanes}
+    stock.wipe_all(client)
+    reopened = []
     for lane in lanes:
-        held = stock.read(client, lane.packet_id, lane.number)
-        stock.wipe(client, lane.packet_id, lane)
         Lane.objects.filter(id=lane.id).update(loader_until=None)
         lane.refresh_from_db()
+        known = held[lane.id]
         opened = open_epoch(
             lane.id,
-            above=held.epoch if held else 0,
+            above=known.epoch if known else 0,
             cause=LaneEpoch.Cause.RESTORED,
             seen=lane,
         )

@@ -19,7 +19,6 @@ from typing import Any
 import redis.exceptions
 import structlog
 from django.db import connection, transaction
-from django.db.models import F, Sum
 from django.utils.translation import gettext_lazy as _
 
 from engine.lib import clock
@@ -31,6 +30,8 @@ from packets import ledger, proof, recovery, splitting, stock
 from packets.claiming import eligibility
 from packets.claiming.registry import registry
 from packets.claiming.sync import password_key
+from packets.closing import packet_close, packets_expire_due
+from packets.flags import flags_push, gate_push
 from packets.models import (
     MAX_LANES,
     Account,
@@ -42,6 +43,22 @@ from packets.models import (
     Transfer,
 )
 
+__all__ = [
+    "gate_create",
+    "gate_set",
+    "packet_check",
+    "packet_close",
+    "packet_create",
+    "packet_discard",
+    "packet_extend",
+    "packet_open",
+    "packet_pause",
+    "packet_resume",
+    "packet_targets_add",
+    "packet_window_set",
+    "packets_expire_due",
+]
+
 log = structlog.get_logger(__name__)
 
 SEED_BYTES = 16
@@ -49,6 +66,8 @@ SEED_BYTES = 16
 # thousand claims a second, and a pool of a million portions is claimed by many processes.
 PORTIONS_PER_LANE = 62_500
 MAX_WINDOW_DAYS = 400
+MAX_ACCOUNT_AGE_DAYS = 36_500
+WORDS_MAX_CHARS = {"name": 80, "group": 128, "password": eligibility.PASSWORD_MAX_CHARS}
 TARGETS_CHUNK = 5_000
 # What a draft keeps when it gets other rules.
 _KEPT = frozenset({"id", "state", "created_at", "opened_at", "closed_at", "stock_version"})
@@ -89,23 +108,7 @@ def gate_set(*, gate_id: int, state: str, reason: str = "", actor: str) -> None:
             after={"state": state},
             reason=reason,
         )
-        transaction.on_commit(partial(_push_gate, gate))
-
-
-def _push_gate(gate: Gate) -> None:
-    packets = Packet.objects.filter(state__in=[Packet.State.OPEN, Packet.State.PAUSED])
-    if gate.key != Gate.ALL:
-        packets = packets.filter(gate=gate)
-    for packet_id in packets.values_list("id", flat=True):
-        _push_flags(packet_id)
-
-
-def _push_flags(packet_id: uuid.UUID) -> None:
-    registry.forget(packet_id)
-    try:
-        stock.push_flags(stock_client(), packet_id)
-    except redis.exceptions.RedisError as error:
-        log.warning("flags_not_pushed", packet=packet_id.hex, error=type(error).__name__)
+        transaction.on_commit(partial(gate_push, gate))
 
 
 # --- creating -----------------------------------------------------------------------------------
@@ -145,7 +148,11 @@ def packet_check(
     try:
         splitting.validate(rules)
         rules = splitting.effective(rules)
-        lanes = lane_count or min(MAX_LANES, max(1, count // PORTIONS_PER_LANE))
+        lanes = (
+            lane_count
+            if lane_count is not None
+            else min(MAX_LANES, max(1, count // PORTIONS_PER_LANE))
+        )
         if not 1 <= lanes <= min(MAX_LANES, count):
             raise ServiceError(
                 "lane_count",
@@ -158,6 +165,20 @@ def packet_check(
         words = error.words
         raise ServiceError(error.field, error.code, words.text, **words.values) from error
     return rules, lanes
+
+
+def _check_words(**words: str) -> None:
+    """Texts that a column holds: not too long, printable."""
+    for field, text in words.items():
+        if len(text) > WORDS_MAX_CHARS[field]:
+            raise ServiceError(
+                field,
+                "too_long",
+                _("This has at most %(most)s characters."),
+                most=WORDS_MAX_CHARS[field],
+            )
+        if not text.isprintable():
+            raise ServiceError(field, "unprintable", _("This holds a character without a shape."))
 
 
 def packet_create(
@@ -216,12 +237,15 @@ def packet_create(
         raise ServiceError(
             "client_apps", "empty", _("Name at least one client app, or nobody can claim.")
         )
-    if len(password) > eligibility.PASSWORD_MAX_CHARS:
+    _check_words(name=name, group=group, password=password)
+    if password and not eligibility.normalise_password(password):
+        raise ServiceError("password", "blank", _("A password needs more than spaces."))
+    if not 0 <= min_account_age_days <= MAX_ACCOUNT_AGE_DAYS:
         raise ServiceError(
-            "password",
-            "too_long",
-            _("This has at most %(most)s characters."),
-            most=eligibility.PASSWORD_MAX_CHARS,
+            "min_account_age_days",
+            "out_of_range",
+            _("This must lie between 0 and %(most)s."),
+            most=MAX_ACCOUNT_AGE_DAYS,
         )
     packet_id = packet_id or uuid.uuid4()
     seed = secrets.token_bytes(SEED_BYTES)
@@ -340,6 +364,8 @@ def packet_open(*, packet_id: uuid.UUID, actor: str) -> Packet:
         if not opened:
             raise _refuse(packet_id, (Packet.State.DRAFT,))
         packet = Packet.objects.select_related("funder").get(id=packet_id)
+        if packet.closes_at <= clock.now():
+            raise ServiceError("closes_at", "in_the_past", _("The packet's window is over."))
         lanes, epochs = _lanes_create(packet)
         escrow = ledger.account_get_or_create(
             kind=Account.Kind.ESCROW, owner=packet.id.hex, currency=packet.currency
@@ -365,7 +391,9 @@ def packet_open(*, packet_id: uuid.UUID, actor: str) -> Packet:
 
 def _lanes_create(packet: Packet) -> tuple[list[Lane], list[LaneEpoch]]:
     shares = stock.shares_of(packet)
-    lease = clock.now() + dt.timedelta(seconds=recovery.LOADER_LEASE_S)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")  # whose clock leases go by
+        lease = cursor.fetchone()[0] + dt.timedelta(seconds=recovery.LOADER_LEASE_S)
     lanes = Lane.objects.bulk_create(
         Lane(
             packet=packet,
@@ -399,7 +427,10 @@ def _load_new(packet_id: uuid.UUID, lanes: list[Lane], epochs: list[LaneEpoch]) 
     registry.forget(packet_id)
     try:
         for lane, epoch in zip(lanes, epochs, strict=True):
-            recovery.finish_epoch(stock_client(), lane, epoch)
+            if not recovery.finish_epoch(stock_client(), lane, epoch):
+                # Redis holds a higher epoch of another life of this packet: go above it.
+                Lane.objects.filter(id=lane.id).update(loader_until=None)
+                recovery.rebuild(stock_client(), lane_id=lane.id, seen_epoch=epoch.epoch)
     except redis.exceptions.RedisError as error:
         # The packet is open in Postgres; its first claim, or the sweep, loads what is missing.
         log.warning("packet_not_loaded", packet=packet_id.hex, error=type(error).__name__)
@@ -411,7 +442,7 @@ def _switch(packet_id: uuid.UUID, old: str, new: str, actor: str, reason: str) -
             raise _refuse(packet_id, (old,))
         packet = Packet.objects.get(id=packet_id)
         _audit(packet, "pause" if new == Packet.State.PAUSED else "resume", actor, reason)
-        transaction.on_commit(partial(_push_flags, packet_id))
+        transaction.on_commit(partial(flags_push, packet_id))
     return packet
 
 
@@ -440,65 +471,5 @@ def packet_extend(*, packet_id: uuid.UUID, closes_at: dt.datetime, actor: str) -
             raise _refuse(packet_id, wanted)
         packet.refresh_from_db()
         _audit(packet, "extend", actor, closes_at=closes_at.isoformat())
-        transaction.on_commit(partial(_push_flags, packet_id))
+        transaction.on_commit(partial(flags_push, packet_id))
     return packet
-
-
-def packet_close(*, packet_id: uuid.UUID, actor: str, reason: str = "") -> Packet:
-    """Close for good and give what nobody claimed back to the funder, once.
-
-    The lanes are locked in id order, so that a commit comes wholly before or is refused; the amount
-    is what the lanes haven't given, whether or not their claims are settled.
-    """
-    wanted = (Packet.State.OPEN, Packet.State.PAUSED)
-    with transaction.atomic():
-        lanes = Lane.objects.select_for_update(no_key=True).filter(packet_id=packet_id)
-        list(lanes.order_by("id").values_list("id", flat=True))
-        closed = Packet.objects.filter(id=packet_id, state__in=wanted).update(
-            state=Packet.State.CLOSED, closed_at=clock.now()
-        )
-        if not closed:
-            raise _refuse(packet_id, wanted)
-        Lane.objects.filter(packet_id=packet_id).update(
-            state=Lane.State.CLOSED, loader=None, loader_until=None
-        )
-        packet = Packet.objects.get(id=packet_id)
-        left_fen = Lane.objects.filter(packet_id=packet_id).aggregate(
-            left=Sum(F("total_fen") - F("claimed_fen"))
-        )["left"]
-        if left_fen:
-            assert packet.escrow_id is not None
-            ledger.post(
-                [
-                    ledger.Entry(
-                        reference=f"close:{packet.id.hex}",
-                        kind=Transfer.Kind.CLOSE,
-                        debit_account_id=packet.escrow_id,
-                        credit_account_id=packet.funder_id,
-                        amount_fen=left_fen,
-                        currency=packet.currency,
-                    )
-                ]
-            )
-        _audit(packet, "close", actor, reason, returned_fen=left_fen)
-        transaction.on_commit(partial(_push_flags, packet_id))
-    return packet
-
-
-EXPIRE_BATCH = 200  # packets closed by one sweep
-
-
-def packets_expire_due(*, actor: str = "clock") -> int:
-    """Close the packets whose window is over, past the grace of commits under way."""
-    due = Packet.objects.filter(
-        state__in=[Packet.State.OPEN, Packet.State.PAUSED],
-        closes_at__lt=clock.now() - dt.timedelta(seconds=2),
-    ).order_by("closes_at")
-    closed = 0
-    for packet_id in due.values_list("id", flat=True)[:EXPIRE_BATCH]:
-        try:
-            packet_close(packet_id=packet_id, actor=actor, reason="the window is over")
-            closed += 1
-        except TransitionRefused:
-            continue  # somebody closed it in the meantime
-    return closed

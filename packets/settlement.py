@@ -243,7 +243,8 @@ def retry_parked(limit: int = BATCH_CLAIMS) -> SettlementResult:
     """
     parked = (
         ClaimState.objects.filter(state=ClaimState.State.PARKED)
-        .order_by("changed_at")
+        # In any order: those that are refused for good must not keep the mended ones waiting.
+        .order_by("?")
         .values_list("claim_id", "claim__lane_id", "claim__position")[:limit]
     )
     total = SettlementResult()

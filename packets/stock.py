@@ -22,6 +22,10 @@ from packets.models import Gate, Lane, LaneEpoch, Packet
 
 CLAIMANTS_PER_BUCKET = 64  # a hash this small stays a compact listpack, also where it is overfull
 MAX_BUCKETS = 1_000_000
+KEYS_PER_COMMAND = 1_000
+CLOSED_KEPT_S = 24 * 3600  # how long Redis goes on answering repeats of a closed packet
+# Epochs are counted in ones; a number beyond this (far below 2^53) can only be rubbish.
+MAX_EPOCH = 2**50
 
 STRATEGY_CODES: Mapping[str, int] = {"fixed": 1, "lucky": 2, "double_mean": 3, "tiers": 4}
 
@@ -177,14 +181,18 @@ class LaneStock:
     claimants_loaded: bool
     watch_index: int  # see recovery: how far reservations had come when a gap was seen; or -1
     watch_ms: int  # and when that was; or 0
+    lost: int  # reservations of this epoch that are known to have no owner any more
 
 
 def read(client: Redis, packet: uuid.UUID, lane_number: int) -> LaneStock | None:
     values = client.hmget(
         meta_key(packet, lane_number),
-        ["epoch", "index", "left_count", "claimants", "watch_index", "watch_ms"],
+        ["epoch", "index", "left_count", "claimants", "watch_index", "watch_ms", "lost"],
     )
     if values[0] is None:
+        return None
+    if not 0 < int(values[0]) < MAX_EPOCH:
+        client.unlink(meta_key(packet, lane_number))
         return None
     return LaneStock(
         epoch=int(values[0]),
@@ -193,6 +201,7 @@ def read(client: Redis, packet: uuid.UUID, lane_number: int) -> LaneStock | None
         claimants_loaded=values[3] == b"full",
         watch_index=int(values[4] or -1),
         watch_ms=int(values[5] or 0),
+        lost=int(values[6] or 0),
     )
 
 
@@ -219,13 +228,19 @@ def mark_many(
     pipeline.execute()
 
 
-def wipe(client: Redis, packet: uuid.UUID, lane: Lane) -> None:
-    """Forget everything of a lane, its claimants too (after a restore they may never have been)."""
-    for start in range(0, lane.buckets, 1000):
-        client.unlink(
-            *(
-                bucket_key(packet, lane.number, bucket)
-                for bucket in range(start, min(start + 1000, lane.buckets))
-            )
-        )
-    client.unlink(meta_key(packet, lane.number), tries_key(packet, lane.number))
+def expire(client: Redis, packet: uuid.UUID, lane: Lane) -> None:
+    """Give every key of a closed packet's lane an end."""
+    for start in range(0, lane.buckets, KEYS_PER_COMMAND):
+        pipeline = client.pipeline(transaction=False)
+        for bucket in range(start, min(start + KEYS_PER_COMMAND, lane.buckets)):
+            pipeline.expire(bucket_key(packet, lane.number, bucket), CLOSED_KEPT_S)
+        pipeline.execute()
+    client.expire(meta_key(packet, lane.number), CLOSED_KEPT_S)
+    client.expire(tries_key(packet, lane.number), CLOSED_KEPT_S)
+
+
+def wipe_all(client: Redis) -> None:
+    """Forget the stock of every packet, also of those that Postgres doesn't know (any more)."""
+    keys = iter(client.scan_iter("lane:*", count=KEYS_PER_COMMAND))
+    while chunk := list(itertools.islice(keys, KEYS_PER_COMMAND)):
+        client.unlink(*chunk)

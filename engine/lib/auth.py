@@ -191,10 +191,11 @@ def verify_client_token(token: str, keys: Keys, now: dt.datetime) -> Caller:
     starts = _moment(claims, "nbf")
     if starts is not None and starts > seconds + CLOCK_LEEWAY_S:
         _refuse("The token is not valid yet.")
-    return _caller(key.client_app_id, claims)
+    return caller_of(key.client_app_id, claims)
 
 
-def _caller(client_app_id: int, claims: Mapping[str, Any]) -> Caller:
+def caller_of(client_app_id: int, claims: Mapping[str, Any]) -> Caller:
+    """The caller that verified claims name. ProblemError 401 where one is of a wrong kind."""
     subject = claims["sub"]
     if not isinstance(subject, str) or not subject_is_valid(subject):
         _refuse("`sub` must be 1 to 128 printable characters.")
@@ -268,6 +269,13 @@ class KeyRing:
             keys = self._refresh(keys)
         if kid not in keys and self._may_reload():
             keys = self._refresh(keys)
+        return keys.get(kid)
+
+    def peek(self, kid: str) -> VerificationKey | None:
+        """The key named `kid`, where what is remembered is fresh and has it; nothing is read."""
+        keys = self._keys
+        if keys is None or time.monotonic() - self._read_at > KEYS_MAX_AGE_S:
+            return None
         return keys.get(kid)
 
     def _refresh(self, known: dict[str, VerificationKey]) -> dict[str, VerificationKey]:

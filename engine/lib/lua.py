@@ -55,6 +55,24 @@ class Script:
             return client.eval(self.text, len(keys), *keys, *args)
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a script, for any client; the first key decides the node of a cluster."""
+
+    script: Script
+    keys: tuple[Argument, ...]
+    args: tuple[Argument, ...]
+
+    def run(self, client: Redis) -> Any:
+        return self.script.call(client, self.keys, self.args)
+
+    def by_sha(self) -> tuple[Argument, ...]:
+        return (b"EVALSHA", self.script.sha, len(self.keys), *self.keys, *self.args)
+
+    def by_text(self) -> tuple[Argument, ...]:
+        return (b"EVAL", self.script.text, len(self.keys), *self.keys, *self.args)
+
+
 def parse(name: str, text: str, include: dict[str, str]) -> Script:
     """A Script from a file's text; `include` holds the texts that its header may ask for."""
     header: dict[str, list[str]] = {}

@@ -22,9 +22,10 @@ from engine.run.valkey import ValkeyServer
 # Web: two processes on two cores. A thread holds one database connection while it answers.
 WEB_WORKERS = 2
 WEB_THREADS = 8
-EDGE_WORKERS = 1
+EDGE_WORKERS = 2
 # Requests a worker takes on at once; more wait in the kernel's queue instead of in our memory.
 BACKPRESSURE = 256
+EDGE_BACKPRESSURE = 4096
 BACKLOG = 1024
 # Seconds for requests under way at a stop; a client that stalls its body gets no longer.
 DRAIN_S = 5
@@ -58,13 +59,16 @@ def http_door(config: Config, name: str, environ: Mapping[str, str]) -> Service:
     """`web` or `edge`: Granian, which replaces a worker that dies by itself."""
     edge = name == "edge"
     port = config.edge_port if edge else config.port
-    workers = EDGE_WORKERS if edge else WEB_WORKERS
-    command = [sys.executable, "-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--workers", str(workers)]
-    command += ["--blocking-threads", str(WEB_THREADS), "--no-ws"]
-    command += ["--backlog", str(BACKLOG), "--backpressure", str(BACKPRESSURE)]
+    command = [sys.executable, "-m", "granian", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--no-ws", "--http", "1" if edge else "auto", "--backlog", str(BACKLOG)]
+    if edge:
+        command += ["--interface", "rsgi", "--workers", str(EDGE_WORKERS), "--loop", "uvloop"]
+        command += ["--backpressure", str(EDGE_BACKPRESSURE), "--runtime-mode", "st"]
+    else:
+        command += ["--interface", "wsgi", "--workers", str(WEB_WORKERS)]
+        command += ["--blocking-threads", str(WEB_THREADS), "--backpressure", str(BACKPRESSURE)]
     command += ["--respawn-failed-workers", "--respawn-interval", "0.2"]
-    command += ["--workers-kill-timeout", str(DRAIN_S), "engine.run.wsgi:application"]
+    command += ["--workers-kill-timeout", str(DRAIN_S), f"engine.run.{name}:application"]
     extra = {"LAISEE_DOOR": name}
     return Service(
         name,

@@ -14,7 +14,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from engine.lib.money import MAX_FEN
 from engine.lib.schema import Body
-from packets.claiming.effects import Reason, Result
+from packets.claiming.effects import ClaimRequest, Reason, Result
 
 Fen = Annotated[int, Meta(ge=0, le=MAX_FEN, description="Whole fen (1/100 yuan).")]
 Count = Annotated[int, Meta(ge=0)]
@@ -68,6 +68,14 @@ class ClaimBody(Body):
     share_code: (
         Annotated[str, Meta(max_length=SHARE_CODE_MAX_CHARS, pattern=NO_NUL)] | UnsetType
     ) = UNSET
+
+
+def claim_request(body: ClaimBody) -> ClaimRequest:
+    return ClaimRequest(
+        ticket=None if body.ticket is UNSET else body.ticket,
+        password=None if body.password is UNSET else body.password,
+        share_code=None if body.share_code is UNSET else body.share_code,
+    )
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from packets.claiming.effects import Commit, Committed, Slot, Truth, Unavailable
 from packets.claiming.journal import Journal
+from packets.claiming.trouble import Trouble
 
 CONNECTIONS = 2  # of one process; more would only queue at the same lane's lock
 MAX_BATCH = 128  # rows of one commit
@@ -42,6 +43,7 @@ class GroupCommitter:
     _waiting: dict[int, collections.deque[_Entry]] = field(default_factory=dict)
     _busy: set[int] = field(default_factory=set)
     _idle: list[Journal] = field(default_factory=list)
+    _trouble: Trouble = field(default_factory=lambda: Trouble())
 
     def __post_init__(self) -> None:
         self._idle = [self.new_journal() for _ in range(self.connections)]
@@ -56,6 +58,7 @@ class GroupCommitter:
 
     def commit(self, commit: Commit) -> Committed:
         lane_id = commit.slot.lane_id
+        self._trouble.check(lane_id)
         entry = _Entry(commit, time.monotonic())
         with self._changed:
             self._waiting.setdefault(lane_id, collections.deque()).append(entry)
@@ -72,7 +75,11 @@ class GroupCommitter:
         with self._changed:
             while entry.outcome is None:
                 queue = self._waiting.get(lane_id)
-                if queue and lane_id not in self._busy and self._idle:
+                if (
+                    queue
+                    and lane_id not in self._busy
+                    and self._trouble.may_start(lane_id, len(self._idle))
+                ):
                     self._busy.add(lane_id)
                     batch = [queue.popleft() for _ in range(min(len(queue), MAX_BATCH))]
                     if not queue:
@@ -95,6 +102,7 @@ class GroupCommitter:
         except BaseException as error:  # noqa: BLE001 (whatever it is, nobody may wait for ever)
             outcomes = [error] * len(batch)
         with self._changed:
+            self._trouble.learn(lane_id, outcomes)
             for entry, outcome in zip(batch, outcomes, strict=True):
                 entry.outcome = outcome
             self._busy.discard(lane_id)

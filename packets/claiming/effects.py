@@ -132,6 +132,16 @@ class AskTargeted:
 
 
 @dataclass(frozen=True, slots=True)
+class MayHaveWon:
+    """Of a packet that is over: may this participant be among its winners? Reply: bool.
+
+    False only where that is certain; True costs no more than asking Postgres.
+    """
+
+    slot: Slot
+
+
+@dataclass(frozen=True, slots=True)
 class TryPassword:
     """Count a try. Reply: bool, whether this participant has used up his tries."""
 
@@ -180,6 +190,13 @@ class PushFlags:
 
 
 @dataclass(frozen=True, slots=True)
+class CloseEnded:
+    """The packet's window is over and nobody has closed it yet: do so. Reply: None."""
+
+    packet: uuid.UUID
+
+
+@dataclass(frozen=True, slots=True)
 class Rebuild:
     """Open a new epoch of the lane unless `seen_epoch` is no longer current. Reply: None.
 
@@ -190,7 +207,18 @@ class Rebuild:
     seen_epoch: int | None
 
 
-Effect = AskTargeted | TryPassword | Reserve | Commit | AskPostgres | Mark | PushFlags | Rebuild
+Effect = (
+    AskTargeted
+    | MayHaveWon
+    | TryPassword
+    | Reserve
+    | Commit
+    | AskPostgres
+    | Mark
+    | PushFlags
+    | CloseEnded
+    | Rebuild
+)
 
 
 # --- replies ------------------------------------------------------------------------------------

@@ -22,10 +22,12 @@ from packets.claiming.effects import (
     AskTargeted,
     Claimed,
     ClaimRequest,
+    CloseEnded,
     Commit,
     Committed,
     Effect,
     Mark,
+    MayHaveWon,
     Outcome,
     PacketView,
     PushFlags,
@@ -41,9 +43,11 @@ from packets.claiming.effects import (
     Verdict,
 )
 
-# Reserve again at most so often within one request: once after each of a fence, a look-up, a
-# rebuild and a repaired flag. Then the client is asked to come back.
-MAX_ROUNDS = 5
+# Reserve at most so often within one request: the look-up of a winner may cost one more round, and
+# something found wrong (a fence, a lost lane, a stale flag) is tried again twice at most. Then the
+# client is asked to come back: whoever is mending it is not helped by our asking.
+MAX_ROUNDS = 4
+MAX_MENDS = 3
 BUSY_RETRY_AFTER_S = 1
 
 Flow = Generator[Effect, Any, Outcome]
@@ -71,9 +75,11 @@ def claim(packet: PacketView, caller: Caller, request: ClaimRequest, password_ke
     if refused is not None:
         return refused
     if packet.final is not None:
-        return (yield from _refuse(slot, Outcome(packet.final)))
+        over = Outcome(packet.final)
+        return (yield from _refuse(slot, over)) if (yield MayHaveWon(slot)) else over
 
     known_absent = False
+    mended = 0
     for _ in range(MAX_ROUNDS):
         reservation: Reservation = yield Reserve(slot, known_absent)
         match reservation.code:
@@ -100,6 +106,9 @@ def claim(packet: PacketView, caller: Caller, request: ClaimRequest, password_ke
                 assert_never(reservation.code)
         if answer is not None:
             return answer
+        mended += reservation.code is not Reserved.LOOKUP
+        if mended == MAX_MENDS:
+            break
     return _busy()
 
 
@@ -119,10 +128,13 @@ def _replay(slot: Slot, claimed: Claimed) -> Generator[Effect, Any, Outcome]:
 
 
 def _refuse(slot: Slot, refusal: Outcome) -> Generator[Effect, Any, Outcome]:
-    """Say no, but only after Postgres has been asked whether the caller has won."""
+    """Say no, but only after Postgres has been asked whether the caller has won.
+
+    A win found so isn't marked: the packet may be over, and Redis is to forget it.
+    """
     truth: Truth = yield AskPostgres(slot)
     if truth.claimed is not None:
-        return (yield from _replay(slot, truth.claimed))
+        return Outcome(Result.WON, truth.claimed, replayed=True)
     return refusal
 
 
@@ -177,7 +189,8 @@ def _commit(slot: Slot, reservation: Reservation, caller: Caller) -> Step:
             return Outcome(Result(committed.verdict.value))
         case Verdict.CLOSED | Verdict.ENDED:
             yield PushFlags(slot.packet)
-            return (yield from _settled_truth(slot))
+            answer = yield from _last_word(slot)
+            return answer if isinstance(answer, Outcome) else _busy()
         case Verdict.MISPLACED:
             raise AssertionError(f"lane {slot.lane_number} is not the home of this participant")
         case _:
@@ -185,43 +198,45 @@ def _commit(slot: Slot, reservation: Reservation, caller: Caller) -> Step:
 
 
 def _missing(slot: Slot) -> Step:
-    truth: Truth = yield AskPostgres(slot)
-    if truth.claimed is not None:
-        return Outcome(Result.WON, truth.claimed, replayed=True)
-    refusal = _final(truth)
-    if refusal is not None:
-        return refusal
+    answer = yield from _last_word(slot)
+    if isinstance(answer, Outcome):
+        return answer
     yield Rebuild(slot, None)
     return None
 
 
 def _final(truth: Truth) -> Outcome | None:
-    """What may be said for good, by Postgres's word alone."""
+    """What may be said for good, by Postgres's word alone.
+
+    The end of the window isn't enough: a commit that began in time may still be on its way. The
+    lanes' closing waits for it.
+    """
     if truth.exhausted:
         return Outcome(Result.SOLD_OUT, left_count=0)
-    if truth.closed or truth.ended:
+    if truth.closed:
         return Outcome(Result.ENDED)
     return None
 
 
-def _settled_truth(slot: Slot) -> Generator[Effect, Any, Outcome]:
+def _last_word(slot: Slot) -> Generator[Effect, Any, Outcome | Truth]:
+    """The answer where Postgres shows one: a win, or a refusal for good. Else what it shows."""
     truth: Truth = yield AskPostgres(slot)
+    if truth.ended and not truth.closed and truth.claimed is None:
+        yield CloseEnded(slot.packet)
+        truth = yield AskPostgres(slot)
     if truth.claimed is not None:
-        return (yield from _replay(slot, truth.claimed))
-    return _final(truth) or _busy()
+        return Outcome(Result.WON, truth.claimed, replayed=True)
+    return _final(truth) or truth
 
 
 def _doubt(slot: Slot, reservation: Reservation) -> Step:
     """Redis refuses; Postgres says whether that is so. None: it isn't, and the flags are mended."""
-    truth: Truth = yield AskPostgres(slot)
-    if truth.claimed is not None:
-        return (yield from _replay(slot, truth.claimed))
-    refusal = _final(truth)
-    if refusal is not None:
-        return refusal
-    if truth.not_started:
+    answer = yield from _last_word(slot)
+    if isinstance(answer, Outcome):
+        return answer
+    if answer.not_started:
         return Outcome(Result.NOT_STARTED)
-    if truth.paused:
+    if answer.paused:
         return Outcome(Result.PAUSED)
     if reservation.code in (Reserved.EMPTY, Reserved.ENDED):
         # Portions may come back (somebody reserved and left, another lane has some), or commits of

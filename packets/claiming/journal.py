@@ -32,6 +32,7 @@ from packets.claiming.effects import (
 LOCK_TIMEOUT_MS = 200  # a lane held longer is somebody's trouble, and its clients hear 503
 STATEMENT_TIMEOUT_MS = 3000
 CONNECT_TIMEOUT_S = 2
+TCP_TIMEOUT_MS = 4000
 RETRY_FOR_S = (
     1.5  # how long a batch with an unknown outcome is sent again before the client is told
 )
@@ -51,13 +52,15 @@ SELECT c.id, c.epoch, c.index, c.amount_fen, c.tier, c.committed_at,
        l.state = 'open', l.epoch, s.left_count
   FROM packets_packet p
   JOIN packets_lane l ON l.id = %(lane)s
-  CROSS JOIN LATERAL (SELECT bool_and(n.claimed_count = n.count) AS exhausted,
+  CROSS JOIN LATERAL (SELECT bool_and(n.claimed_count >= n.count) AS exhausted,
                              sum(n.count - n.claimed_count)::bigint AS left_count
                         FROM packets_lane n WHERE n.packet_id = p.id) s
   CROSS JOIN LATERAL (SELECT bool_and(k.state = 'open') AS is_open
                         FROM packets_gate k WHERE k.id = p.gate_id OR k.key = 'all') g
-  LEFT JOIN packets_claim c ON c.id = %(claim)s
+  CROSS JOIN unnest(%(claims)s::uuid[]) WITH ORDINALITY AS r(claim_id, o)
+  LEFT JOIN packets_claim c ON c.id = r.claim_id
  WHERE p.id = %(packet)s
+ ORDER BY r.o
 """
 
 
@@ -72,6 +75,11 @@ def connect() -> psycopg.Connection[tuple[object, ...]]:
         password=database["PASSWORD"],
         autocommit=True,
         connect_timeout=CONNECT_TIMEOUT_S,
+        # A server that vanished without a word is noticed within seconds, not hours.
+        tcp_user_timeout=TCP_TIMEOUT_MS,
+        keepalives_idle=2,
+        keepalives_interval=1,
+        keepalives_count=3,
         application_name="laisee-commit",
         options=f"-c lock_timeout={LOCK_TIMEOUT_MS} -c statement_timeout={STATEMENT_TIMEOUT_MS}",
         row_factory=tuple_row,
@@ -151,26 +159,28 @@ class Journal:
         return [_committed(row) for row in found]
 
     def truth(self, slot: Slot) -> Truth:
-        """Postgres's word on a slot and its packet, from one statement."""
+        """Postgres's word on a slot and its packet."""
+        return self.truths([slot])[0]
+
+    def truths(self, slots: Sequence[Slot]) -> list[Truth]:
+        """The same for slots of one lane, from one snapshot, in order."""
+        names = {
+            "lane": slots[0].lane_id,
+            "packet": slots[0].packet,
+            "claims": [slot.claim_id for slot in slots],
+        }
         until = time.monotonic() + RETRY_FOR_S
         while True:
             try:
-                row = (
-                    self._open()
-                    .execute(
-                        _TRUTH,
-                        {"lane": slot.lane_id, "claim": slot.claim_id, "packet": slot.packet},
-                    )
-                    .fetchone()
-                )
+                rows = self._open().execute(_TRUTH, names).fetchall()
                 break
             except psycopg.OperationalError as error:
                 self.close()
                 if time.monotonic() > until:
                     raise Unavailable(f"Postgres: {type(error).__name__}") from error
                 time.sleep(RETRY_PAUSE_S)
-        assert row is not None, f"packet {slot.packet} has vanished"
-        return _truth(row)  # type: ignore[arg-type]
+        assert len(rows) == len(slots), f"packet {slots[0].packet} has vanished"
+        return [_truth(row) for row in rows]
 
 
 Row = tuple[str, uuid.UUID, int, int, int, int, dt.datetime, int]

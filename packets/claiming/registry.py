@@ -30,6 +30,7 @@ class Registry:
     _views: OrderedDict[uuid.UUID, tuple[float, PacketView | None]] = field(
         default_factory=OrderedDict
     )
+    _pushed: dict[uuid.UUID, float] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def view(self, packet_id: uuid.UUID) -> PacketView | None:
@@ -47,10 +48,28 @@ class Registry:
                 self._views.popitem(last=False)
         return view
 
+    def peek(self, packet_id: uuid.UUID) -> tuple[bool, PacketView | None]:
+        """(whether what is remembered is fresh, the view), without reading anything."""
+        known = self._views.get(packet_id)
+        fresh = known is not None and time.monotonic() - known[0] < self.lifetime_s
+        return (True, known[1]) if fresh and known is not None else (False, None)
+
+    def may_push(self, packet_id: uuid.UUID) -> bool:
+        """Whether the packet's flags weren't pushed within the last second; says yes once."""
+        now = time.monotonic()
+        with self._lock:
+            if now - self._pushed.get(packet_id, 0.0) < self.lifetime_s:
+                return False
+            if len(self._pushed) >= MAX_PACKETS:
+                self._pushed.clear()
+            self._pushed[packet_id] = now
+        return True
+
     def forget(self, packet_id: uuid.UUID | None = None) -> None:
         with self._lock:
             if packet_id is None:
                 self._views.clear()
+                self._pushed.clear()
             else:
                 self._views.pop(packet_id, None)
 
@@ -67,7 +86,7 @@ def read(packet_id: uuid.UUID) -> PacketView | None:
         closed=Count("id", filter=Q(state="closed")),
     )
     left_count = sums["count"] - sums["claimed"]
-    exhausted = left_count == 0
+    exhausted = left_count <= 0
     closed = packet.state == Packet.State.CLOSED and sums["closed"] == len(lanes)
     return PacketView(
         id=packet.id,
@@ -84,7 +103,7 @@ def read(packet_id: uuid.UUID) -> PacketView | None:
         ),
         buckets=tuple(buckets for _, buckets in lanes),
         total_count=sums["count"],
-        left_count=left_count,
+        left_count=max(0, left_count),
         state=state_of(packet, exhausted=exhausted),
         final=Result.SOLD_OUT if exhausted else Result.ENDED if closed else None,
     )

@@ -18,15 +18,17 @@ from redis import Redis
 from engine.lib import lua
 from engine.lib.auth import Caller
 from engine.lib.redis import stock as stock_client
-from packets import recovery, stock
-from packets.claiming import committer, flow
+from packets import closing, recovery, stock
+from packets.claiming import committer, flow, winners
 from packets.claiming.effects import (
     AskPostgres,
     AskTargeted,
     ClaimRequest,
+    CloseEnded,
     Commit,
     Effect,
     Mark,
+    MayHaveWon,
     Outcome,
     PacketView,
     Portion,
@@ -48,6 +50,26 @@ log = structlog.get_logger(__name__)
 def password_key() -> bytes:
     """The key of pass phrase digests, derived from SECRET_KEY."""
     return hashlib.sha256(b"laisee.password" + settings.SECRET_KEY.encode()).digest()
+
+
+def reserve_call(effect: Reserve) -> lua.Call:
+    slot = effect.slot
+    return lua.Call(
+        lua.load("packets", "claim"),
+        (
+            stock.meta_key(slot.packet, slot.lane_number),
+            stock.bucket_key(slot.packet, slot.lane_number, slot.bucket),
+        ),
+        (stock.member(slot.participant, slot.serial), b"1" if effect.known_absent else b"0"),
+    )
+
+
+def password_call(effect: TryPassword) -> lua.Call:
+    return lua.Call(
+        lua.load("packets", "password"),
+        (stock.tries_key(effect.slot.packet, effect.slot.lane_number),),
+        (effect.slot.participant, b"1" if effect.right else b"0", PASSWORD_TRIES),
+    )
 
 
 def reservation_of(reply: list[Any]) -> Reservation:
@@ -96,8 +118,10 @@ class SyncDriver:
                 return PacketTarget.objects.filter(
                     packet_id=effect.packet, participant=effect.participant
                 ).exists()
+            case MayHaveWon():
+                return winners.may_have_won(effect.slot)
             case TryPassword():
-                return self._try_password(effect)
+                return bool(password_call(effect).run(self.client))
             case Reserve():
                 return self._reserve(effect)
             case Commit():
@@ -107,8 +131,9 @@ class SyncDriver:
             case Mark():
                 return self._mark(effect)
             case PushFlags():
-                registry.forget(effect.packet)
-                return stock.push_flags(self.client, effect.packet)
+                return self._push_flags(effect)
+            case CloseEnded():
+                return closing.packet_close_ended(packet_id=effect.packet)
             case Rebuild():
                 return recovery.rebuild(
                     self.client, lane_id=effect.slot.lane_id, seen_epoch=effect.seen_epoch
@@ -116,28 +141,17 @@ class SyncDriver:
             case _:
                 assert_never(effect)
 
-    def _try_password(self, effect: TryPassword) -> bool:
-        reply = lua.load("packets", "password").call(
-            self.client,
-            [stock.tries_key(effect.slot.packet, effect.slot.lane_number)],
-            [effect.slot.participant, "1" if effect.right else "0", PASSWORD_TRIES],
-        )
-        return bool(reply)
-
     def _reserve(self, effect: Reserve) -> Reservation:
         # Commits run late: a portion reserved now would be held by somebody who has left.
         if self.committer.is_late():
             raise Unavailable("commits are late")
-        slot = effect.slot
-        reply = lua.load("packets", "claim").call(
-            self.client,
-            [
-                stock.meta_key(slot.packet, slot.lane_number),
-                stock.bucket_key(slot.packet, slot.lane_number, slot.bucket),
-            ],
-            [stock.member(slot.participant, slot.serial), "1" if effect.known_absent else "0"],
-        )
-        return reservation_of(reply)
+        return reservation_of(reserve_call(effect).run(self.client))
+
+    def _push_flags(self, effect: PushFlags) -> None:
+        """At most once a second for a packet: a crowd that meets a stale flag needs it once."""
+        if registry.may_push(effect.packet):
+            registry.forget(effect.packet)
+            stock.push_flags(self.client, effect.packet)
 
     def _mark(self, effect: Mark) -> None:
         try:

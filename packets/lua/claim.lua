@@ -24,14 +24,15 @@ local record = redis.call('HGET', KEYS[2], ARGV[1])
 if record then
   local e, i, a, t, ms = string.match(record, '^(%d+),(%d+),(%d+),(%d+),(%d+)$')
   -- guard:mark begin
-  if ms ~= '0' then
+  if ms and ms ~= '0' then
     return {2, tonumber(e), tonumber(i), tonumber(a), tonumber(t), left_count, tonumber(ms)}
   end
   -- guard:mark end
-  if tonumber(e) == epoch then
+  if e and tonumber(e) == epoch then
     return {1, epoch, tonumber(i), tonumber(a), tonumber(t), left_count, 0}
   end
   -- A reservation of an older epoch that nobody committed is void: the portion was given back.
+  -- So is a record that can't be read; Postgres knows better.
 end
 if f[8] ~= 'full' and ARGV[2] ~= '1' then
   return {3, epoch}

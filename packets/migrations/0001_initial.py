@@ -9,299 +9,702 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='Gate',
+            name="Gate",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('key', models.CharField(max_length=64, unique=True, verbose_name='key')),
-                ('state', models.CharField(choices=[('open', 'open'), ('paused', 'paused'), ('closed', 'closed')], default='paused', max_length=8, verbose_name='state')),
-                ('reason', models.CharField(blank=True, max_length=200, verbose_name='reason')),
-                ('changed_at', models.DateTimeField(auto_now=True, verbose_name='changed at')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("key", models.CharField(max_length=64, unique=True, verbose_name="key")),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[("open", "open"), ("paused", "paused"), ("closed", "closed")],
+                        default="paused",
+                        max_length=8,
+                        verbose_name="state",
+                    ),
+                ),
+                ("reason", models.CharField(blank=True, max_length=200, verbose_name="reason")),
+                ("changed_at", models.DateTimeField(auto_now=True, verbose_name="changed at")),
             ],
             options={
-                'verbose_name': 'gate',
-                'verbose_name_plural': 'gates',
+                "verbose_name": "gate",
+                "verbose_name_plural": "gates",
             },
         ),
         migrations.CreateModel(
-            name='Lane',
+            name="Lane",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('number', models.PositiveIntegerField(verbose_name='number')),
-                ('total_fen', models.BigIntegerField(verbose_name='total')),
-                ('count', models.BigIntegerField(verbose_name='portions')),
-                ('tiers', models.JSONField(default=list, verbose_name='tier quantities')),
-                ('buckets', models.PositiveIntegerField(default=1, verbose_name='buckets')),
-                ('claimed_fen', models.BigIntegerField(default=0, verbose_name='claimed')),
-                ('claimed_count', models.BigIntegerField(default=0, verbose_name='claims')),
-                ('state', models.CharField(choices=[('loading', 'loading'), ('open', 'open'), ('closed', 'closed')], default='loading', max_length=8, verbose_name='state')),
-                ('epoch', models.BigIntegerField(default=0, verbose_name='epoch')),
-                ('loader', models.UUIDField(null=True, verbose_name='loader')),
-                ('loader_until', models.DateTimeField(null=True, verbose_name="loader's lease")),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("number", models.PositiveIntegerField(verbose_name="number")),
+                ("total_fen", models.BigIntegerField(verbose_name="total")),
+                ("count", models.BigIntegerField(verbose_name="portions")),
+                ("tiers", models.JSONField(default=list, verbose_name="tier quantities")),
+                ("buckets", models.PositiveIntegerField(default=1, verbose_name="buckets")),
+                ("claimed_fen", models.BigIntegerField(default=0, verbose_name="claimed")),
+                ("claimed_count", models.BigIntegerField(default=0, verbose_name="claims")),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[("loading", "loading"), ("open", "open"), ("closed", "closed")],
+                        default="loading",
+                        max_length=8,
+                        verbose_name="state",
+                    ),
+                ),
+                ("epoch", models.BigIntegerField(default=0, verbose_name="epoch")),
+                ("loader", models.UUIDField(null=True, verbose_name="loader")),
+                ("loader_until", models.DateTimeField(null=True, verbose_name="loader's lease")),
             ],
             options={
-                'verbose_name': 'lane',
-                'verbose_name_plural': 'lanes',
+                "verbose_name": "lane",
+                "verbose_name_plural": "lanes",
             },
         ),
         migrations.CreateModel(
-            name='Participant',
+            name="Participant",
             fields=[
-                ('digest', models.BinaryField(max_length=16, primary_key=True, serialize=False, verbose_name='digest')),
-                ('client_app_id', models.BigIntegerField(verbose_name='client app')),
-                ('subject', models.CharField(max_length=128, verbose_name="the app's user id")),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), verbose_name='first seen')),
+                (
+                    "digest",
+                    models.BinaryField(
+                        max_length=16, primary_key=True, serialize=False, verbose_name="digest"
+                    ),
+                ),
+                ("client_app_id", models.BigIntegerField(verbose_name="client app")),
+                ("subject", models.CharField(max_length=128, verbose_name="the app's user id")),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(),
+                        verbose_name="first seen",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'participant',
-                'verbose_name_plural': 'participants',
+                "verbose_name": "participant",
+                "verbose_name_plural": "participants",
             },
         ),
         migrations.CreateModel(
-            name='Account',
+            name="Account",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('kind', models.CharField(choices=[('external', 'outside world'), ('campaign', 'campaign budget'), ('escrow', 'packet escrow'), ('wallet', 'wallet'), ('held', 'held for review'), ('clearing', 'payout clearing')], max_length=16, verbose_name='kind')),
-                ('owner', models.CharField(max_length=64, verbose_name='owner')),
-                ('currency', models.CharField(default='CNY', max_length=3, verbose_name='currency')),
-                ('debits_fen', models.BigIntegerField(default=0, verbose_name='debits')),
-                ('credits_fen', models.BigIntegerField(default=0, verbose_name='credits')),
-                ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='created at')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[
+                            ("external", "outside world"),
+                            ("campaign", "campaign budget"),
+                            ("escrow", "packet escrow"),
+                            ("wallet", "wallet"),
+                            ("held", "held for review"),
+                            ("clearing", "payout clearing"),
+                        ],
+                        max_length=16,
+                        verbose_name="kind",
+                    ),
+                ),
+                ("owner", models.CharField(max_length=64, verbose_name="owner")),
+                (
+                    "currency",
+                    models.CharField(default="CNY", max_length=3, verbose_name="currency"),
+                ),
+                ("debits_fen", models.BigIntegerField(default=0, verbose_name="debits")),
+                ("credits_fen", models.BigIntegerField(default=0, verbose_name="credits")),
+                ("created_at", models.DateTimeField(auto_now_add=True, verbose_name="created at")),
             ],
             options={
-                'verbose_name': 'account',
-                'verbose_name_plural': 'accounts',
-                'constraints': [models.UniqueConstraint(fields=('kind', 'owner', 'currency'), name='account_one_each'), models.UniqueConstraint(fields=('id', 'currency'), name='account_currency'), models.CheckConstraint(condition=models.Q(('debits_fen__gte', 0), ('credits_fen__gte', 0)), name='account_sums_positive'), models.CheckConstraint(condition=models.Q(('kind', 'external'), ('credits_fen__gte', models.F('debits_fen')), _connector='OR'), name='account_not_overdrawn')],
+                "verbose_name": "account",
+                "verbose_name_plural": "accounts",
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("kind", "owner", "currency"), name="account_one_each"
+                    ),
+                    models.UniqueConstraint(fields=("id", "currency"), name="account_currency"),
+                    models.CheckConstraint(
+                        condition=models.Q(("debits_fen__gte", 0), ("credits_fen__gte", 0)),
+                        name="account_sums_positive",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("kind", "external"),
+                            ("credits_fen__gte", models.F("debits_fen")),
+                            _connector="OR",
+                        ),
+                        name="account_not_overdrawn",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='LaneCursor',
+            name="LaneCursor",
             fields=[
-                ('lane', models.OneToOneField(on_delete=django.db.models.deletion.PROTECT, primary_key=True, related_name='cursor', serialize=False, to='packets.lane', verbose_name='lane')),
-                ('settled_count', models.BigIntegerField(default=0, verbose_name='settled')),
+                (
+                    "lane",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        primary_key=True,
+                        related_name="cursor",
+                        serialize=False,
+                        to="packets.lane",
+                        verbose_name="lane",
+                    ),
+                ),
+                ("settled_count", models.BigIntegerField(default=0, verbose_name="settled")),
             ],
             options={
-                'verbose_name': 'settlement cursor',
-                'verbose_name_plural': 'settlement cursors',
+                "verbose_name": "settlement cursor",
+                "verbose_name_plural": "settlement cursors",
             },
         ),
         migrations.CreateModel(
-            name='Packet',
+            name="Packet",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, primary_key=True, serialize=False, verbose_name='id')),
-                ('name', models.CharField(blank=True, max_length=80, verbose_name='name')),
-                ('currency', models.CharField(default='CNY', max_length=3, verbose_name='currency')),
-                ('state', models.CharField(choices=[('draft', 'draft'), ('open', 'open'), ('paused', 'paused'), ('closed', 'closed')], default='draft', max_length=8, verbose_name='state')),
-                ('strategy', models.CharField(choices=[('fixed', 'fixed'), ('lucky', 'lucky'), ('double_mean', 'double mean'), ('tiers', 'prize tiers')], default='lucky', max_length=16, verbose_name='strategy')),
-                ('total_fen', models.BigIntegerField(verbose_name='total')),
-                ('count', models.BigIntegerField(verbose_name='portions')),
-                ('min_fen', models.BigIntegerField(default=1, verbose_name='smallest portion')),
-                ('max_fen', models.BigIntegerField(blank=True, null=True, verbose_name='largest portion')),
-                ('evenness', models.PositiveSmallIntegerField(default=2, verbose_name='evenness')),
-                ('tiers', models.JSONField(blank=True, default=list, verbose_name='prize tiers')),
-                ('remainder', models.CharField(choices=[('fixed', 'fixed'), ('lucky', 'lucky'), ('double_mean', 'double mean'), ('tiers', 'prize tiers')], default='lucky', max_length=16, verbose_name='remainder strategy')),
-                ('lane_count', models.PositiveIntegerField(default=1, verbose_name='lanes')),
-                ('opens_at', models.DateTimeField(verbose_name='opens at')),
-                ('closes_at', models.DateTimeField(verbose_name='closes at')),
-                ('client_apps', django.contrib.postgres.fields.ArrayField(base_field=models.BigIntegerField(), default=list, size=None, verbose_name='client apps')),
-                ('targeted', models.BooleanField(default=False, verbose_name='only for listed people')),
-                ('group', models.CharField(blank=True, max_length=128, verbose_name='only for this group')),
-                ('new_only', models.BooleanField(default=False, verbose_name='only for new people')),
-                ('min_account_age_days', models.PositiveIntegerField(default=0, verbose_name='least account age (days)')),
-                ('password_hash', models.CharField(blank=True, max_length=64, verbose_name='password')),
-                ('seed_encrypted', models.TextField(verbose_name='seed (encrypted)')),
-                ('commitment', models.CharField(max_length=64, verbose_name='seed commitment')),
-                ('beacon', models.CharField(blank=True, max_length=32, verbose_name='beacon')),
-                ('beacon_commitment', models.CharField(blank=True, max_length=64, verbose_name='beacon commitment')),
-                ('home_key', models.BinaryField(max_length=16, verbose_name='home key')),
-                ('stock_version', models.BigIntegerField(default=1, verbose_name='stock version')),
-                ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='created at')),
-                ('opened_at', models.DateTimeField(null=True, verbose_name='opened at')),
-                ('closed_at', models.DateTimeField(null=True, verbose_name='closed at')),
-                ('escrow', models.OneToOneField(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='packet', to='packets.account', verbose_name='escrow')),
-                ('funder', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='funded_packets', to='packets.account', verbose_name='funded by')),
-                ('gate', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='packets', to='packets.gate', verbose_name='gate')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=uuid.uuid4, primary_key=True, serialize=False, verbose_name="id"
+                    ),
+                ),
+                ("name", models.CharField(blank=True, max_length=80, verbose_name="name")),
+                (
+                    "currency",
+                    models.CharField(default="CNY", max_length=3, verbose_name="currency"),
+                ),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("draft", "draft"),
+                            ("open", "open"),
+                            ("paused", "paused"),
+                            ("closed", "closed"),
+                        ],
+                        default="draft",
+                        max_length=8,
+                        verbose_name="state",
+                    ),
+                ),
+                (
+                    "strategy",
+                    models.CharField(
+                        choices=[
+                            ("fixed", "fixed"),
+                            ("lucky", "lucky"),
+                            ("double_mean", "double mean"),
+                            ("tiers", "prize tiers"),
+                        ],
+                        default="lucky",
+                        max_length=16,
+                        verbose_name="strategy",
+                    ),
+                ),
+                ("total_fen", models.BigIntegerField(verbose_name="total")),
+                ("count", models.BigIntegerField(verbose_name="portions")),
+                ("min_fen", models.BigIntegerField(default=1, verbose_name="smallest portion")),
+                (
+                    "max_fen",
+                    models.BigIntegerField(blank=True, null=True, verbose_name="largest portion"),
+                ),
+                ("evenness", models.PositiveSmallIntegerField(default=2, verbose_name="evenness")),
+                ("tiers", models.JSONField(blank=True, default=list, verbose_name="prize tiers")),
+                (
+                    "remainder",
+                    models.CharField(
+                        choices=[
+                            ("fixed", "fixed"),
+                            ("lucky", "lucky"),
+                            ("double_mean", "double mean"),
+                            ("tiers", "prize tiers"),
+                        ],
+                        default="lucky",
+                        max_length=16,
+                        verbose_name="remainder strategy",
+                    ),
+                ),
+                ("lane_count", models.PositiveIntegerField(default=1, verbose_name="lanes")),
+                ("opens_at", models.DateTimeField(verbose_name="opens at")),
+                ("closes_at", models.DateTimeField(verbose_name="closes at")),
+                (
+                    "client_apps",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.BigIntegerField(),
+                        default=list,
+                        size=None,
+                        verbose_name="client apps",
+                    ),
+                ),
+                (
+                    "targeted",
+                    models.BooleanField(default=False, verbose_name="only for listed people"),
+                ),
+                (
+                    "group",
+                    models.CharField(
+                        blank=True, max_length=128, verbose_name="only for this group"
+                    ),
+                ),
+                (
+                    "new_only",
+                    models.BooleanField(default=False, verbose_name="only for new people"),
+                ),
+                (
+                    "min_account_age_days",
+                    models.PositiveIntegerField(default=0, verbose_name="least account age (days)"),
+                ),
+                (
+                    "password_hash",
+                    models.CharField(blank=True, max_length=64, verbose_name="password"),
+                ),
+                ("seed_encrypted", models.TextField(verbose_name="seed (encrypted)")),
+                ("commitment", models.CharField(max_length=64, verbose_name="seed commitment")),
+                ("beacon", models.CharField(blank=True, max_length=32, verbose_name="beacon")),
+                (
+                    "beacon_commitment",
+                    models.CharField(blank=True, max_length=64, verbose_name="beacon commitment"),
+                ),
+                ("home_key", models.BinaryField(max_length=16, verbose_name="home key")),
+                ("stock_version", models.BigIntegerField(default=1, verbose_name="stock version")),
+                ("created_at", models.DateTimeField(auto_now_add=True, verbose_name="created at")),
+                ("opened_at", models.DateTimeField(null=True, verbose_name="opened at")),
+                ("closed_at", models.DateTimeField(null=True, verbose_name="closed at")),
+                (
+                    "escrow",
+                    models.OneToOneField(
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="packet",
+                        to="packets.account",
+                        verbose_name="escrow",
+                    ),
+                ),
+                (
+                    "funder",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="funded_packets",
+                        to="packets.account",
+                        verbose_name="funded by",
+                    ),
+                ),
+                (
+                    "gate",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="packets",
+                        to="packets.gate",
+                        verbose_name="gate",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'packet',
-                'verbose_name_plural': 'packets',
+                "verbose_name": "packet",
+                "verbose_name_plural": "packets",
             },
         ),
         migrations.AddField(
-            model_name='lane',
-            name='packet',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='lanes', to='packets.packet', verbose_name='packet'),
+            model_name="lane",
+            name="packet",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="lanes",
+                to="packets.packet",
+                verbose_name="packet",
+            ),
         ),
         migrations.CreateModel(
-            name='Claim',
+            name="Claim",
             fields=[
-                ('id', models.UUIDField(primary_key=True, serialize=False, verbose_name='id')),
-                ('participant', models.BinaryField(max_length=16, verbose_name='participant')),
-                ('serial', models.IntegerField(default=0, verbose_name='serial')),
-                ('epoch', models.BigIntegerField(verbose_name='epoch')),
-                ('index', models.BigIntegerField(verbose_name='index')),
-                ('amount_fen', models.BigIntegerField(verbose_name='amount')),
-                ('tier', models.SmallIntegerField(default=0, verbose_name='tier')),
-                ('position', models.BigIntegerField(verbose_name='position')),
-                ('committed_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), verbose_name='committed at')),
-                ('lane', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='claims', to='packets.lane', verbose_name='lane')),
-                ('packet', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='claims', to='packets.packet', verbose_name='packet')),
+                ("id", models.UUIDField(primary_key=True, serialize=False, verbose_name="id")),
+                ("participant", models.BinaryField(max_length=16, verbose_name="participant")),
+                ("serial", models.IntegerField(default=0, verbose_name="serial")),
+                ("epoch", models.BigIntegerField(verbose_name="epoch")),
+                ("index", models.BigIntegerField(verbose_name="index")),
+                ("amount_fen", models.BigIntegerField(verbose_name="amount")),
+                ("tier", models.SmallIntegerField(default=0, verbose_name="tier")),
+                ("position", models.BigIntegerField(verbose_name="position")),
+                (
+                    "committed_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(),
+                        verbose_name="committed at",
+                    ),
+                ),
+                (
+                    "lane",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="claims",
+                        to="packets.lane",
+                        verbose_name="lane",
+                    ),
+                ),
+                (
+                    "packet",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="claims",
+                        to="packets.packet",
+                        verbose_name="packet",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'claim',
-                'verbose_name_plural': 'claims',
+                "verbose_name": "claim",
+                "verbose_name_plural": "claims",
             },
         ),
         migrations.CreateModel(
-            name='PacketTarget',
+            name="PacketTarget",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('participant', models.BinaryField(max_length=16, verbose_name='participant')),
-                ('packet', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='targets', to='packets.packet', verbose_name='packet')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("participant", models.BinaryField(max_length=16, verbose_name="participant")),
+                (
+                    "packet",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="targets",
+                        to="packets.packet",
+                        verbose_name="packet",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'listed person',
-                'verbose_name_plural': 'listed people',
+                "verbose_name": "listed person",
+                "verbose_name_plural": "listed people",
             },
         ),
         migrations.CreateModel(
-            name='Transfer',
+            name="Transfer",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('reference', models.CharField(max_length=80, unique=True, verbose_name='reference')),
-                ('kind', models.CharField(choices=[('fund', 'fund a campaign'), ('open', 'open a packet'), ('settle', 'settle a claim'), ('close', "return of a packet's remainder"), ('refund', "return of a campaign's remainder")], max_length=16, verbose_name='kind')),
-                ('currency', models.CharField(default='CNY', max_length=3, verbose_name='currency')),
-                ('amount_fen', models.BigIntegerField(verbose_name='amount')),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), verbose_name='created at')),
-                ('credit_account', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='credits', to='packets.account', verbose_name='credit account')),
-                ('debit_account', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='debits', to='packets.account', verbose_name='debit account')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "reference",
+                    models.CharField(max_length=80, unique=True, verbose_name="reference"),
+                ),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[
+                            ("fund", "fund a campaign"),
+                            ("open", "open a packet"),
+                            ("settle", "settle a claim"),
+                            ("close", "return of a packet's remainder"),
+                            ("refund", "return of a campaign's remainder"),
+                        ],
+                        max_length=16,
+                        verbose_name="kind",
+                    ),
+                ),
+                (
+                    "currency",
+                    models.CharField(default="CNY", max_length=3, verbose_name="currency"),
+                ),
+                ("amount_fen", models.BigIntegerField(verbose_name="amount")),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(),
+                        verbose_name="created at",
+                    ),
+                ),
+                (
+                    "credit_account",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="credits",
+                        to="packets.account",
+                        verbose_name="credit account",
+                    ),
+                ),
+                (
+                    "debit_account",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="debits",
+                        to="packets.account",
+                        verbose_name="debit account",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'transfer',
-                'verbose_name_plural': 'transfers',
+                "verbose_name": "transfer",
+                "verbose_name_plural": "transfers",
             },
         ),
         migrations.CreateModel(
-            name='ClaimState',
+            name="ClaimState",
             fields=[
-                ('claim', models.OneToOneField(on_delete=django.db.models.deletion.PROTECT, primary_key=True, related_name='state', serialize=False, to='packets.claim', verbose_name='claim')),
-                ('state', models.CharField(choices=[('settled', 'settled'), ('parked', 'parked: settlement was refused')], max_length=10, verbose_name='state')),
-                ('reason', models.CharField(blank=True, max_length=300, verbose_name='reason')),
-                ('changed_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), verbose_name='changed at')),
-                ('transfer', models.OneToOneField(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='claim_state', to='packets.transfer', verbose_name='transfer')),
+                (
+                    "claim",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        primary_key=True,
+                        related_name="state",
+                        serialize=False,
+                        to="packets.claim",
+                        verbose_name="claim",
+                    ),
+                ),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("settled", "settled"),
+                            ("parked", "parked: settlement was refused"),
+                        ],
+                        max_length=10,
+                        verbose_name="state",
+                    ),
+                ),
+                ("reason", models.CharField(blank=True, max_length=300, verbose_name="reason")),
+                (
+                    "changed_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(),
+                        verbose_name="changed at",
+                    ),
+                ),
+                (
+                    "transfer",
+                    models.OneToOneField(
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="claim_state",
+                        to="packets.transfer",
+                        verbose_name="transfer",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'claim state',
-                'verbose_name_plural': 'claim states',
+                "verbose_name": "claim state",
+                "verbose_name_plural": "claim states",
             },
         ),
         migrations.CreateModel(
-            name='LaneEpoch',
+            name="LaneEpoch",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('epoch', models.BigIntegerField(verbose_name='epoch')),
-                ('left_fen', models.BigIntegerField(verbose_name='left')),
-                ('left_count', models.BigIntegerField(verbose_name='portions left')),
-                ('tiers_left', models.JSONField(default=list, verbose_name='tiers left')),
-                ('cause', models.CharField(choices=[('opened', 'opened'), ('rebuilt', 'rebuilt'), ('restored', 'restored from backup')], max_length=10, verbose_name='cause')),
-                ('opened_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), verbose_name='opened at')),
-                ('lane', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='epochs', to='packets.lane', verbose_name='lane')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("epoch", models.BigIntegerField(verbose_name="epoch")),
+                ("left_fen", models.BigIntegerField(verbose_name="left")),
+                ("left_count", models.BigIntegerField(verbose_name="portions left")),
+                ("tiers_left", models.JSONField(default=list, verbose_name="tiers left")),
+                (
+                    "cause",
+                    models.CharField(
+                        choices=[
+                            ("opened", "opened"),
+                            ("rebuilt", "rebuilt"),
+                            ("restored", "restored from backup"),
+                        ],
+                        max_length=10,
+                        verbose_name="cause",
+                    ),
+                ),
+                (
+                    "opened_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(),
+                        verbose_name="opened at",
+                    ),
+                ),
+                (
+                    "lane",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="epochs",
+                        to="packets.lane",
+                        verbose_name="lane",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'lane epoch',
-                'verbose_name_plural': 'lane epochs',
-                'constraints': [models.UniqueConstraint(fields=('lane', 'epoch'), name='lane_epoch_once')],
+                "verbose_name": "lane epoch",
+                "verbose_name_plural": "lane epochs",
+                "constraints": [
+                    models.UniqueConstraint(fields=("lane", "epoch"), name="lane_epoch_once")
+                ],
             },
         ),
         migrations.AddIndex(
-            model_name='packet',
-            index=models.Index(condition=models.Q(('state__in', ['open', 'paused'])), fields=['closes_at'], name='packet_due'),
+            model_name="packet",
+            index=models.Index(
+                condition=models.Q(("state__in", ["open", "paused"])),
+                fields=["closes_at"],
+                name="packet_due",
+            ),
         ),
         migrations.AddIndex(
-            model_name='packet',
-            index=models.Index(fields=['funder', '-created_at'], name='packet_funder'),
+            model_name="packet",
+            index=models.Index(fields=["funder", "-created_at"], name="packet_funder"),
         ),
         migrations.AddConstraint(
-            model_name='packet',
-            constraint=models.CheckConstraint(condition=models.Q(('count__gt', 0), ('total_fen__gte', models.F('count')), ('total_fen__lte', 9007199254740991)), name='packet_shape'),
+            model_name="packet",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("count__gt", 0),
+                    ("total_fen__gte", models.F("count")),
+                    ("total_fen__lte", 9007199254740991),
+                ),
+                name="packet_shape",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='packet',
-            constraint=models.CheckConstraint(condition=models.Q(('min_fen__gte', 1)), name='packet_min'),
+            model_name="packet",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("min_fen__gte", 1)), name="packet_min"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='packet',
-            constraint=models.CheckConstraint(condition=models.Q(('closes_at__gt', models.F('opens_at'))), name='packet_window'),
+            model_name="packet",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("closes_at__gt", models.F("opens_at"))), name="packet_window"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='packet',
-            constraint=models.CheckConstraint(condition=models.Q(('lane_count__gte', 1), ('lane_count__lte', 1024)), name='packet_lanes'),
+            model_name="packet",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("lane_count__gte", 1), ("lane_count__lte", 1024)),
+                name="packet_lanes",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='lane',
-            constraint=models.UniqueConstraint(fields=('packet', 'number'), name='lane_number'),
+            model_name="lane",
+            constraint=models.UniqueConstraint(fields=("packet", "number"), name="lane_number"),
         ),
         migrations.AddConstraint(
-            model_name='lane',
-            constraint=models.CheckConstraint(condition=models.Q(('claimed_fen__gte', 0), ('claimed_fen__lte', models.F('total_fen'))), name='lane_cap_fen'),
+            model_name="lane",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("claimed_fen__gte", 0), ("claimed_fen__lte", models.F("total_fen"))
+                ),
+                name="lane_cap_fen",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='lane',
-            constraint=models.CheckConstraint(condition=models.Q(('claimed_count__gte', 0), ('claimed_count__lte', models.F('count'))), name='lane_cap_count'),
+            model_name="lane",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("claimed_count__gte", 0), ("claimed_count__lte", models.F("count"))
+                ),
+                name="lane_cap_count",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='lane',
-            constraint=models.CheckConstraint(condition=models.Q(('claimed_count__lt', models.F('count')), ('claimed_fen', models.F('total_fen')), _connector='OR'), name='lane_ends_exactly'),
+            model_name="lane",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("claimed_count__lt", models.F("count")),
+                    ("claimed_fen", models.F("total_fen")),
+                    _connector="OR",
+                ),
+                name="lane_ends_exactly",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='lane',
-            constraint=models.CheckConstraint(condition=models.Q(('count__gt', 0), ('count__lte', 94906265), ('total_fen__gte', models.F('count'))), name='lane_shape'),
+            model_name="lane",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("count__gt", 0),
+                    ("count__lte", 94906265),
+                    ("total_fen__gte", models.F("count")),
+                ),
+                name="lane_shape",
+            ),
         ),
         migrations.AddIndex(
-            model_name='claim',
-            index=models.Index(fields=['participant', '-committed_at', '-id'], name='claim_participant'),
+            model_name="claim",
+            index=models.Index(
+                fields=["participant", "-committed_at", "-id"], name="claim_participant"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='claim',
-            constraint=models.UniqueConstraint(fields=('lane', 'epoch', 'index'), name='claim_index_once'),
+            model_name="claim",
+            constraint=models.UniqueConstraint(
+                fields=("lane", "epoch", "index"), name="claim_index_once"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='claim',
-            constraint=models.UniqueConstraint(fields=('lane', 'position'), name='claim_position'),
+            model_name="claim",
+            constraint=models.UniqueConstraint(fields=("lane", "position"), name="claim_position"),
         ),
         migrations.AddConstraint(
-            model_name='claim',
-            constraint=models.CheckConstraint(condition=models.Q(('amount_fen__gt', 0), ('amount_fen__lte', 9007199254740991)), name='claim_amount'),
+            model_name="claim",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("amount_fen__gt", 0), ("amount_fen__lte", 9007199254740991)),
+                name="claim_amount",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='packettarget',
-            constraint=models.UniqueConstraint(fields=('packet', 'participant'), name='target_once'),
+            model_name="packettarget",
+            constraint=models.UniqueConstraint(
+                fields=("packet", "participant"), name="target_once"
+            ),
         ),
         migrations.AddIndex(
-            model_name='transfer',
-            index=models.Index(fields=['credit_account', '-id'], name='transfer_credit'),
+            model_name="transfer",
+            index=models.Index(fields=["credit_account", "-id"], name="transfer_credit"),
         ),
         migrations.AddIndex(
-            model_name='transfer',
-            index=models.Index(fields=['debit_account', '-id'], name='transfer_debit'),
+            model_name="transfer",
+            index=models.Index(fields=["debit_account", "-id"], name="transfer_debit"),
         ),
         migrations.AddConstraint(
-            model_name='transfer',
-            constraint=models.CheckConstraint(condition=models.Q(('amount_fen__gt', 0), ('amount_fen__lte', 9007199254740991)), name='transfer_amount'),
+            model_name="transfer",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("amount_fen__gt", 0), ("amount_fen__lte", 9007199254740991)),
+                name="transfer_amount",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='transfer',
-            constraint=models.CheckConstraint(condition=models.Q(('debit_account', models.F('credit_account')), _negated=True), name='transfer_two_accounts'),
+            model_name="transfer",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("debit_account", models.F("credit_account")), _negated=True),
+                name="transfer_two_accounts",
+            ),
         ),
         migrations.AddIndex(
-            model_name='claimstate',
-            index=models.Index(condition=models.Q(('state', 'parked')), fields=['changed_at'], name='claimstate_parked'),
+            model_name="claimstate",
+            index=models.Index(
+                condition=models.Q(("state", "parked")),
+                fields=["changed_at"],
+                name="claimstate_parked",
+            ),
         ),
     ]

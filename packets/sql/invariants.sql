@@ -195,9 +195,20 @@ SELECT broken.name, 'account ' || seen.id || ': ' || broken.what
    AND num_nonnulls(seen.account_sums, seen.one_currency, seen.not_overdrawn) > 0
 
 -- query: transfers
-SELECT 'transfers_sound', 'transfer ' || reference || ': no amount, or only one account'
-  FROM packets_transfer
- WHERE amount_fen <= 0 OR debit_account_id = credit_account_id
+SELECT 'transfers_sound', 'transfer ' || moved.reference || ': no amount, or only one account'
+  FROM packets_transfer AS moved
+ WHERE moved.amount_fen <= 0 OR moved.debit_account_id = moved.credit_account_id
+ UNION ALL
+SELECT 'kinds_fit',
+       format('transfer %s: %s from %s to %s', moved.reference, moved.kind, giver.kind, taker.kind)
+  FROM packets_transfer AS moved
+  JOIN packets_account AS giver ON giver.id = moved.debit_account_id
+  JOIN packets_account AS taker ON taker.id = moved.credit_account_id
+ WHERE (moved.kind, giver.kind, taker.kind) NOT IN (
+       ('fund', 'external', 'campaign'), ('refund', 'campaign', 'external'),
+       ('open', 'campaign', 'escrow'), ('open', 'wallet', 'escrow'),
+       ('settle', 'escrow', 'wallet'),
+       ('close', 'escrow', 'campaign'), ('close', 'escrow', 'wallet'))
 
 -- query: conservation
 WITH outside AS (

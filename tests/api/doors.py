@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from django.test import Client
-from django.test.client import ClientHandler
 
 from packets import selectors
 from packets.claiming.registry import registry
+from tests.api import rsgi
+from tests.api.answers import Answer
 
 BASE = "/api/v1"
 JSON = {"Content-Type": "application/json"}
@@ -22,41 +23,6 @@ def forget_packets() -> None:
     """As if the second were over for which a process shows the same of a packet to everyone."""
     registry.forget()
     selectors._recent_cache.clear()
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came back. `json` is None where the body is empty."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body) if self.body else None
-
-    @property
-    def code(self) -> str:
-        """The problem's code, after checking that it is a whole problem."""
-        assert self.headers["Content-Type"] == "application/problem+json", self.headers
-        problem = self.json
-        assert set(problem) - {"errors"} == {
-            "type",
-            "title",
-            "status",
-            "detail",
-            "instance",
-            "code",
-        }
-        assert problem["status"] == self.status
-        assert problem["instance"] == self.headers["X-Request-ID"]
-        return str(problem["code"])
-
-    @property
-    def pointers(self) -> list[tuple[str, str]]:
-        """(pointer, code) of each error of a 422."""
-        return [(error["pointer"], error["code"]) for error in self.json["errors"]]
 
 
 class Door(Protocol):
@@ -86,24 +52,21 @@ class WebDoor:
         return Answer(response.status_code, dict(response.headers), content)
 
 
-class EdgeHandler(ClientHandler):
-    """Knows the edge's addresses only."""
-
-    def get_response(self, request: Any) -> Any:
-        request.urlconf = "engine.edge_urls"
-        return super().get_response(request)
-
-
 class EdgeDoor(WebDoor):
-    """The edge, behind an ingress that sends it the hot routes and everything else to the web."""
+    """The edge, behind an ingress that sends it the hot routes and everything else to the web.
+
+    Its RSGI application runs on an event loop of its own, in a thread, as Granian would run it.
+    """
 
     HOT = re.compile(rf"{BASE}/packets/[^/]*(/claims)?/?$")
 
-    def client(self, path: str) -> Client:
-        client = super().client(path)
-        if self.HOT.match(path):
-            client.handler = EdgeHandler()
-        return client
+    def request(
+        self, method: str, path: str, *, body: bytes = b"", headers: Mapping[str, str]
+    ) -> Answer:
+        bare, _, query = path.partition("?")
+        if not self.HOT.match(bare):
+            return super().request(method, path, body=body, headers=headers)
+        return rsgi.ask(method, bare, query, body, headers)
 
 
 DOORS: dict[str, Callable[[], Door]] = {"web": WebDoor, "edge": EdgeDoor}

@@ -260,7 +260,7 @@ CORRUPTIONS: dict[str, tuple[list[str], list[tuple[str, str]], set[str]]] = {
             " WHERE kind = 'close'"
         ],
         [],
-        {"returned_once", "account_sums"},
+        {"returned_once", "account_sums", "kinds_fit"},
     ),
     "lanes_in_packet": (
         [
@@ -273,12 +273,12 @@ CORRUPTIONS: dict[str, tuple[list[str], list[tuple[str, str]], set[str]]] = {
     "packet_funded": (
         ["UPDATE packets_transfer SET kind = 'fund' WHERE kind = 'open'"],
         [],
-        set(),
+        {"kinds_fit"},
     ),
     "campaign_covers": (
         ["UPDATE packets_transfer SET kind = 'grow' WHERE kind = 'fund'"],
         [],
-        set(),
+        {"kinds_fit"},
     ),
     "conservation": (
         [f"UPDATE packets_account SET credits_fen = credits_fen + 1 WHERE id = {WALLET}"],
@@ -298,7 +298,12 @@ CORRUPTIONS: dict[str, tuple[list[str], list[tuple[str, str]], set[str]]] = {
             f"UPDATE packets_transfer SET debit_account_id = credit_account_id WHERE id = {SETTLE}",
         ],
         [("packets_transfer", "transfer_two_accounts")],
-        {"account_sums", "settled_paid", "escrow_balance"},
+        {"account_sums", "settled_paid", "escrow_balance", "kinds_fit"},
+    ),
+    "kinds_fit": (
+        [f"UPDATE packets_transfer SET kind = 'fund' WHERE id = {SETTLE}"],
+        [],
+        {"settled_paid", "escrow_balance"},
     ),
     "one_currency": (
         [f"UPDATE packets_transfer SET currency = 'HKD' WHERE id = {SETTLE}"],
@@ -475,12 +480,12 @@ def test_the_command_in_a_process_of_its_own(corrupt: Callable[..., None]) -> No
 
     code, printed = run()
     assert code == 0
-    assert "money check: all 30 checks hold" in printed
+    assert "money check: all 31 checks hold" in printed
     assert "CNY: funded ¥100.00 = campaigns ¥78.00 + escrow ¥12.00 + wallets ¥10.00" in printed
     assert "claims 12 · settled 10 · parked 0 · waiting 2" in printed
 
     corrupt(f"UPDATE packets_account SET credits_fen = credits_fen + 1 WHERE id = {WALLET}")
     code, printed = run()
     assert code == 1
-    assert "money check: 2 of 30 checks are broken" in printed
+    assert "money check: 2 of 31 checks are broken" in printed
     assert "conservation" in printed

@@ -102,13 +102,6 @@ def test_the_sweep_visits_every_lane() -> None:
     assert list(LaneCursor.objects.values_list("settled_count", flat=True)) == [6] * 4
 
 
-def test_the_wake_up_settles_one_lane_to_its_end() -> None:
-    _, lane = one_lane(10)
-    make_claims(lane, 4)
-    tasks.settle_lane(lane.id)
-    assert_all_paid_once()
-
-
 def test_money_of_a_closed_packet_still_arrives() -> None:
     """What closing returns is what nobody claimed, so the claims' own money is still there."""
     from packets import services

@@ -10,7 +10,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from engine.lib.redis import stock as stock_client
-from packets import recovery, revealed, services
+from packets import proof, recovery, revealed, services, splitting
 from packets.models import Packet
 from tests import world
 
@@ -44,8 +44,9 @@ def test_it_holds(closed: Packet, capsys: pytest.CaptureFixture[str]) -> None:
         lambda record: record["rules"].__setitem__("evenness", 4),
         lambda record: record.__setitem__("seed", "00" * 16),
         lambda record: record["lanes"][0]["epochs"].pop(0),
+        lambda record: record["lanes"].reverse(),
     ],
-    ids=["amount", "rules", "seed", "a hidden epoch"],
+    ids=["amount", "rules", "seed", "a hidden epoch", "swapped lanes"],
 )  # fmt: skip
 def test_a_change_shows(
     closed: Packet, change: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -64,3 +65,20 @@ def test_nothing_is_revealed_before_it_is_closed() -> None:
     packet = world.open_packet()
     with pytest.raises(CommandError, match="revealed when the packet is closed"):
         call_command("verify_packet", packet.id.hex)
+
+
+def test_a_prize_dealt_by_hand_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operator puts the grand prize into the lane of a friend, and commits to that."""
+    deal = splitting.lanes
+
+    def by_hand(rules: Any, count: int, seed: bytes = b"") -> Any:
+        return deal(rules, count, b"the friend's lane")
+
+    monkeypatch.setattr(splitting, "lanes", by_hand)
+    faults = set()
+    for _ in range(12):
+        packet = world.open_packet(10_000, 20, strategy="tiers", tiers=[(3_000, 1)], lane_count=4)
+        services.packet_close(packet_id=packet.id, actor="test")
+        faults |= {m.fault for m in proof.recompute(revealed.record(packet))}
+    # By chance the seed may deal it the same way, but not twelve times.
+    assert faults == {proof.Fault.LANES_DIFFER}

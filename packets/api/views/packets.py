@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from drf_spectacular.utils import OpenApiResponse, extend_schema
-from msgspec import UNSET
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -16,7 +15,7 @@ from packets import selectors
 from packets.api import schemas, shapes
 from packets.api.proofs import proof_document
 from packets.api.views.base import ParticipantView, no_packet, packet_id_of
-from packets.claiming.effects import ClaimRequest, Unavailable
+from packets.claiming.effects import Unavailable
 from packets.claiming.sync import claim
 
 
@@ -54,15 +53,7 @@ class PacketClaims(ParticipantView):
         body = parse_body(request, schemas.ClaimBody)
         caller = self.caller(request)
         try:
-            answered = claim(
-                packet_id_of(packet_id),
-                caller,
-                ClaimRequest(
-                    ticket=None if body.ticket is UNSET else body.ticket,
-                    password=None if body.password is UNSET else body.password,
-                    share_code=None if body.share_code is UNSET else body.share_code,
-                ),
-            )
+            answered = claim(packet_id_of(packet_id), caller, schemas.claim_request(body))
         except Unavailable as trouble:
             raise ProblemError(
                 503,

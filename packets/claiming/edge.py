@@ -1,0 +1,223 @@
+"""The driver for the peak: thousands of claims in flight on one event loop.
+
+It performs the same effects of the same flow as `sync.py`, but together: the scripts of one turn of
+the loop go to Redis as one write on a multiplexed connection, and while a commit of a lane is on
+its way the next batch gathers. Rare effects (a rebuild, a list to look into) run in a thread.
+
+Everything that waits is bounded: a queue that is full, or commits that run late, answer 503 before
+anything is reserved.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import functools
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, assert_never
+
+import structlog
+
+from engine.lib.clock import to_ms
+from packets import stock
+from packets.claiming import flow, winners
+from packets.claiming.effects import (
+    AskPostgres,
+    AskTargeted,
+    CloseEnded,
+    Commit,
+    Committed,
+    Effect,
+    Mark,
+    MayHaveWon,
+    Outcome,
+    PushFlags,
+    Rebuild,
+    Reservation,
+    Reserve,
+    Slot,
+    Truth,
+    TryPassword,
+    Unavailable,
+)
+from packets.claiming.journal import Journal
+from packets.claiming.pipe import Pipe
+from packets.claiming.sync import SyncDriver, password_call, reservation_of, reserve_call
+from packets.claiming.trouble import Trouble
+
+log = structlog.get_logger(__name__)
+
+CONNECTIONS = 3  # of one process to Postgres: two for commits, and one more for look-ups
+MAX_BATCH = 128  # rows of one commit, or slots of one look-up
+MAX_QUEUED = 4_096  # claims of one lane that may wait for their commit
+LATE_AFTER_S = 0.5  # while the oldest waits longer than this, no new portion is reserved
+SLOW_THREADS = 4  # for the rare effects
+
+Job = tuple[Any, "asyncio.Future[Any]", float]
+
+
+@dataclass
+class Lanes:
+    """Batches per lane over a bounded number of connections: one in flight for each lane.
+
+    `work` runs in a thread with a journal: (journal, lane id, jobs) → answers, in order.
+    """
+
+    loop: asyncio.AbstractEventLoop
+    threads: ThreadPoolExecutor
+    idle: list[Journal]
+    work: Callable[[Journal, int, Sequence[Any]], Sequence[Any]]
+    on_idle: list[Callable[[], None]] = field(default_factory=list)
+    trouble: Trouble = field(default_factory=Trouble)
+    _queues: dict[int, collections.deque[Job]] = field(default_factory=dict)
+    _busy: set[int] = field(default_factory=set)
+
+    def submit(self, lane_id: int, job: Any) -> asyncio.Future[Any]:
+        self.trouble.check(lane_id)
+        queue = self._queues.setdefault(lane_id, collections.deque())
+        if len(queue) >= MAX_QUEUED:
+            raise Unavailable("the commit queue is full")
+        future: asyncio.Future[Any] = self.loop.create_future()
+        queue.append((job, future, time.monotonic()))
+        if len(queue) == 1:
+            # The claims of this turn of the loop gather before the first batch leaves.
+            self.loop.call_soon(self.start, lane_id)
+        return future
+
+    def is_late(self) -> bool:
+        now = time.monotonic()
+        return any(queue and now - queue[0][2] > LATE_AFTER_S for queue in self._queues.values())
+
+    def start(self, lane_id: int) -> None:
+        queue = self._queues.get(lane_id)
+        if not queue or lane_id in self._busy:
+            return
+        if not self.trouble.may_start(lane_id, len(self.idle)):
+            return
+        journal = self.idle.pop()
+        self._busy.add(lane_id)
+        batch = [queue.popleft() for _ in range(min(len(queue), MAX_BATCH))]
+        if not queue:
+            del self._queues[lane_id]
+        running = self.loop.run_in_executor(
+            self.threads, self.work, journal, lane_id, [job for job, _, _ in batch]
+        )
+        running.add_done_callback(functools.partial(self._done, lane_id, journal, batch))
+
+    def start_any(self) -> None:
+        """Whoever waits longest first."""
+        waiting = sorted(
+            (queue[0][2], lane_id)
+            for lane_id, queue in self._queues.items()
+            if lane_id not in self._busy and queue
+        )
+        for _, lane_id in waiting:
+            self.start(lane_id)
+
+    def _done(
+        self, lane_id: int, journal: Journal, batch: list[Job], running: asyncio.Future[Any]
+    ) -> None:
+        self._busy.discard(lane_id)
+        self.idle.append(journal)
+        error = running.exception()
+        answers = [error] * len(batch) if error is not None else running.result()
+        self.trouble.learn(lane_id, answers)
+        for (_, future, _), answer in zip(batch, answers, strict=True):
+            if future.cancelled():
+                continue
+            if isinstance(answer, BaseException):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+        for wake in self.on_idle:
+            wake()
+
+
+class EdgeDriver:
+    """Performs the effects of many flows on the running loop."""
+
+    def __init__(self, pipe: Pipe) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.pipe = pipe
+        self.threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="postgres")
+        self.slow_threads = ThreadPoolExecutor(SLOW_THREADS, thread_name_prefix="slow")
+        commits, asks = [Journal() for _ in range(CONNECTIONS - 1)], [Journal()]
+        self.commits = Lanes(self.loop, self.threads, commits, Journal.commit)
+        self.asks = Lanes(self.loop, self.threads, asks, _truths)
+        self._once: dict[Any, asyncio.Future[Any]] = {}
+        self.commits.on_idle = [self.commits.start_any]
+        self.asks.on_idle = [self.asks.start_any]
+
+    async def run(self, steps: flow.Flow) -> Outcome:
+        reply: Any = None
+        try:
+            while True:
+                reply = await self.perform(steps.send(reply))
+        except StopIteration as stop:
+            outcome: Outcome = stop.value
+            return outcome
+
+    async def perform(self, effect: Effect) -> Any:
+        match effect:
+            case Reserve():
+                return await self._reserve(effect)
+            case Commit():
+                committed: Committed = await self.commits.submit(effect.slot.lane_id, effect)
+                return committed
+            case Mark():
+                return self._mark(effect)
+            case AskPostgres():
+                truth: Truth = await self.asks.submit(effect.slot.lane_id, effect.slot)
+                return truth
+            case TryPassword():
+                return bool(await self.pipe.call(password_call(effect)))
+            case MayHaveWon():
+                known = winners.ask(effect.slot)
+                return (
+                    await self.slow(winners.may_have_won, effect.slot) if known is None else known
+                )
+            case AskTargeted() | PushFlags() | CloseEnded() | Rebuild():
+                return await self.slow(SyncDriver().perform, effect)
+            case _:
+                assert_never(effect)
+
+    async def slow(self, work: Callable[..., Any], *args: Any) -> Any:
+        return await self.loop.run_in_executor(self.slow_threads, work, *args)
+
+    async def slow_once(self, key: Any, work: Callable[..., Any], *args: Any) -> Any:
+        """The same, but callers of one key that come while it runs share its result."""
+        running = self._once.get(key)
+        if running is None:
+            running = self._once[key] = self.loop.run_in_executor(self.slow_threads, work, *args)
+            running.add_done_callback(lambda _: self._once.pop(key, None))
+        return await asyncio.shield(running)
+
+    async def _reserve(self, effect: Reserve) -> Reservation:
+        if self.commits.is_late():
+            raise Unavailable("commits are late")
+        return reservation_of(await self.pipe.call(reserve_call(effect)))
+
+    def _mark(self, effect: Mark) -> None:
+        slot = effect.slot
+        self.pipe.send(
+            (
+                b"HSET",
+                stock.bucket_key(slot.packet, slot.lane_number, slot.bucket),
+                stock.member(slot.participant, slot.serial),
+                stock.record(effect.claimed.portion, to_ms(effect.claimed.committed_at)),
+            )
+        )
+
+    async def close(self) -> None:
+        self.threads.shutdown(wait=True)
+        self.slow_threads.shutdown(wait=True)
+        for journal in (*self.commits.idle, *self.asks.idle):
+            journal.close()
+        await self.pipe.close()
+
+
+def _truths(journal: Journal, lane_id: int, slots: Sequence[Slot]) -> list[Truth]:
+    return journal.truths(slots)
