@@ -9,19 +9,26 @@ packet and a large pool to claim from.
 from __future__ import annotations
 
 import base64
+import dataclasses
 import datetime as dt
 import hashlib
 import hmac
 from dataclasses import dataclass
+from typing import Any
 
 from django.conf import settings
-from django.contrib.auth.models import Group, Permission, User
+from django.contrib.auth.models import Group as DjangoGroup
+from django.contrib.auth.models import User
 from django.db import connection, transaction
 from django.db.models import Sum
+from django_otp.plugins.otp_totp.models import TOTPDevice
 
 from campaign import selectors, services
 from campaign.convergence import campaign_converge
-from campaign.models import Campaign
+from campaign.models import Campaign, TopUp
+from campaign.people import Group
+from campaign.services.common import EDITABLE, RUNNING
+from campaign.versions import version_hash
 from engine.lib import auth, crypto
 from engine.lib.clock import now
 from engine.models import ApiKey, ClientApp, ClientKey
@@ -36,23 +43,30 @@ LEAST_LEFT = dt.timedelta(days=1)
 
 PACKET_NAME, PACKET_PORTIONS, PACKET_FEN = "packet", 1_000, 100_000  # ¥1,000 for a thousand people
 POOL_NAME, POOL_PORTIONS, POOL_FEN, POOL_LANES = "pool", 1_000_000, 200_000_000, 16
+LARGEST_FEN = 5_000  # nobody's luck is worth more than ¥50 here
+TOTP_KEY_BYTES = 20  # 32 letters without padding: what authenticator apps expect
 # What the budget holds beyond the first packet and pool: about fifty fresh packets.
 SPARE_FEN = 50 * PACKET_FEN
 
-_AUTHOR = ("view_campaign", "add_campaign", "change_campaign", "stop_campaign")
-_APPROVER = ("view_campaign", "launch_campaign", "stop_campaign")
-_READ = (
-    "view_packet", "view_lane", "view_laneepoch", "view_claim", "view_claimstate", "view_account",
-    "view_transfer", "view_gate", "view_auditevent",
-)  # fmt: skip
-STAFF = {"author": _AUTHOR, "approver": _APPROVER}
+# One of each: the campaign is written by the first and approved by the second.
+STAFF = {
+    "author": Group.OPERATIONS,
+    "approver": Group.APPROVER,
+    "finance": Group.FINANCE,
+    "support": Group.SUPPORT,
+    "sre": Group.SRE,
+}
 
 
 @dataclass(frozen=True)
 class StaffMember:
+    """Whoever needs a second factor finds it here too: as a secret and as an app's address."""
+
     username: str
     password: str
     group: str
+    totp_secret: str | None = None
+    otpauth: str | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +85,7 @@ def demo_seed() -> Demo:
     """Makes whatever of the demo is missing or used up. Two at once do it one after the other."""
     with _OneAtATime():
         app = _client_app()
+        staff = [_staff(name, group) for name, group in STAFF.items()]
         campaign = _campaign(app)
         packet = _packet(campaign, PACKET_NAME, PACKET_FEN, PACKET_PORTIONS, lane_count=1)
         pool = _packet(campaign, POOL_NAME, POOL_FEN, POOL_PORTIONS, lane_count=POOL_LANES)
@@ -80,7 +95,7 @@ def demo_seed() -> Demo:
             pool=pool.public_id,
             api_key=_api_key(app),
             client_key=_client_key(app),
-            staff=[_staff(name, permissions) for name, permissions in STAFF.items()],
+            staff=staff,
         )
 
 
@@ -119,12 +134,13 @@ def _campaign(app: ClientApp) -> Campaign:
     mine = Campaign.objects.filter(slug__regex=rf"^{CAMPAIGN_SLUG}(-[0-9]+)?$", client_apps=app)
     campaign = (
         mine.filter(
-            state__in=(Campaign.State.DRAFT, Campaign.State.LIVE, Campaign.State.PAUSED),
+            state__in=(*EDITABLE, *RUNNING),
             ends_at__gt=now() + LEAST_LEFT,
         )
         .order_by("-created_at")
         .first()
     )
+    author, approver = _user("author"), _user("approver")
     if campaign is None:
         number = mine.count() + 1
         start = now() - dt.timedelta(minutes=1)
@@ -140,11 +156,18 @@ def _campaign(app: ClientApp) -> Campaign:
             ends_at=start + CAMPAIGN_LENGTH,
             client_apps=[app.pk],
             actor=ACTOR,
+            created_by=author,
         )
     if campaign.state == Campaign.State.DRAFT:
-        # Its packets come first: a campaign without any can't be launched.
+        # Its packets come first: a campaign without any can't be approved.
         _packet(campaign, PACKET_NAME, PACKET_FEN, PACKET_PORTIONS, lane_count=1)
         _packet(campaign, POOL_NAME, POOL_FEN, POOL_PORTIONS, lane_count=POOL_LANES)
+        campaign = services.campaign_submit(campaign_id=campaign.pk, by=author)
+    if campaign.state == Campaign.State.REVIEW:
+        campaign = services.campaign_approve(
+            campaign_id=campaign.pk, version_hash=version_hash(campaign), by=approver
+        )
+    if campaign.state == Campaign.State.SCHEDULED:
         return services.campaign_launch(campaign_id=campaign.pk, actor=ACTOR)
     if campaign.state == Campaign.State.PAUSED:
         return services.campaign_resume(campaign_id=campaign.pk, actor=ACTOR, reason="seed_demo")
@@ -163,24 +186,39 @@ def _packet(
     )
     if newest is not None and not _exhausted(newest):
         return newest
+    rules: dict[str, Any] = {
+        "name": name,
+        "strategy": Packet.Strategy.LUCKY,
+        "total_fen": total_fen,
+        "count": count,
+        "lane_count": lane_count,
+        "max_fen": LARGEST_FEN,
+    }
     campaign.refresh_from_db()
-    needed_fen = selectors.campaign_committed_fen(campaign) + total_fen - campaign.budget_fen
-    if needed_fen > 0 and campaign.state == Campaign.State.LIVE:
-        campaign = services.campaign_top_up(
-            campaign_id=campaign.pk,
-            extra_fen=needed_fen + SPARE_FEN,
-            version=campaign.version,
-            actor=ACTOR,
+    if campaign.state in EDITABLE:
+        return services.campaign_packet_add(
+            campaign_id=campaign.pk, actor=ACTOR, by=_user("author"), **rules
         )
-    return services.campaign_packet_add(
+    _add_to_running(campaign, rules)
+    return Packet.objects.filter(campaign_link__campaign=campaign, name=name).order_by(
+        "-campaign_link__order"
+    )[0]
+
+
+def _add_to_running(campaign: Campaign, rules: dict[str, Any]) -> None:
+    """A further packet the way staff add one: one asks, another approves."""
+    needed_fen = selectors.campaign_committed_fen(campaign) + rules["total_fen"]
+    for waiting in campaign.top_ups.filter(state=TopUp.State.PENDING):
+        services.top_up_withdraw(top_up_id=waiting.pk, by=waiting.requested_by)
+    short_fen = needed_fen - campaign.budget_fen
+    top_up = services.top_up_request(
         campaign_id=campaign.pk,
-        actor=ACTOR,
-        name=name,
-        strategy=Packet.Strategy.LUCKY,
-        total_fen=total_fen,
-        count=count,
-        lane_count=lane_count,
+        extra_fen=short_fen + SPARE_FEN if short_fen > 0 else 0,
+        packets=[rules],
+        reason="seed_demo",
+        by=_user("author"),
     )
+    services.top_up_approve(top_up_id=top_up.pk, by=_user("approver"))
 
 
 def _exhausted(packet: Packet) -> bool:
@@ -234,9 +272,11 @@ def _api_key(app: ClientApp) -> str:
     return key
 
 
-def _staff(name: str, permissions: tuple[str, ...]) -> StaffMember:
-    group, _ = Group.objects.get_or_create(name=name)
-    group.permissions.set(Permission.objects.filter(codename__in=(*permissions, *_READ)))
+def _user(name: str) -> User:
+    return User.objects.get(username=f"demo-{name}")
+
+
+def _staff(name: str, group_name: Group) -> StaffMember:
     password = _word(f"staff:{name}", 12)
     with transaction.atomic():
         user, made = User.objects.get_or_create(
@@ -245,5 +285,16 @@ def _staff(name: str, permissions: tuple[str, ...]) -> StaffMember:
         if made or not user.check_password(password):
             user.set_password(password)
             user.save(update_fields=["password"])
-        user.groups.set([group])
-    return StaffMember(user.username, password, name)
+        user.groups.set([DjangoGroup.objects.get(name=group_name)])
+        member = StaffMember(user.username, password, str(group_name))
+        if group_name not in settings.SECOND_FACTOR_GROUPS:
+            return member
+        key = _derived(f"totp:{name}")[:TOTP_KEY_BYTES]
+        device, _made = TOTPDevice.objects.get_or_create(
+            user=user, key=key.hex(), defaults={"name": "demo", "confirmed": True}
+        )
+        # The oldest confirmed device is the one that is asked: let it be this one.
+        TOTPDevice.objects.filter(user=user).exclude(pk=device.pk).delete()
+    return dataclasses.replace(
+        member, totp_secret=base64.b32encode(key).decode(), otpauth=device.config_url
+    )

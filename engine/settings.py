@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import sys
 from pathlib import Path
 
@@ -67,6 +68,9 @@ BROKER_URL = env.text("BROKER_URL", REDIS_URL.rsplit("/", 1)[0] + "/1")
 
 # --- Django ---------------------------------------------------------------------------------------
 INSTALLED_APPS = [
+    "unfold",  # before Django's admin, whose site and templates it takes the place of
+    "unfold.contrib.filters",
+    "unfold.contrib.forms",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -77,6 +81,9 @@ INSTALLED_APPS = [
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
+    "axes",
+    "django_otp",
+    "django_otp.plugins.otp_totp",
     "engine",
     "packets",
     "campaign",
@@ -90,20 +97,24 @@ MIDDLEWARE = [
     "corsheaders.middleware.CorsMiddleware",
     "engine.lib.middleware.AdminSession",
     "engine.lib.middleware.AdminLocale",
+    "engine.lib.middleware.AdminTimezone",
     "engine.lib.middleware.AdminCsrf",
     "engine.lib.middleware.AdminUser",
+    "engine.staff.middleware.AdminSecondFactor",
     "engine.lib.middleware.AdminMessages",
     "engine.lib.middleware.AdminFrames",
+    "engine.staff.middleware.AdminLockOut",
 ]
 # Not by their own names in MIDDLEWARE, but there: CSRF and frame protection of the admin.
-SILENCED_SYSTEM_CHECKS = ["security.W002", "security.W003"]
+SILENCED_SYSTEM_CHECKS = ["security.W002", "security.W003", "axes.W002"]
 ROOT_URLCONF = "engine.edge_urls" if DOOR == "edge" else "engine.urls"
 WSGI_APPLICATION = "engine.wsgi.application"
 APPEND_SLASH = False
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
-        "DIRS": [],
+        # Before those of the theme, whose pages some of ours take the place of.
+        "DIRS": [BASE_DIR / "engine" / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
@@ -123,9 +134,20 @@ AUTH_PASSWORD_VALIDATORS = [
         "NumericPasswordValidator",
     )
 ]
-LANGUAGE_CODE = "zh-hans"
+# What nobody chose a language for (the API, commands, logs) is said in English; the staff's screens
+# are in Chinese until they choose otherwise (engine/lib/middleware.py).
+LANGUAGE_CODE = "en"
+STAFF_LANGUAGE = "zh-hans"
 LANGUAGES = [("zh-hans", "简体中文"), ("en", "English")]
+# Ours comes first: it also holds what the admin's theme leaves untranslated (make messages).
+LOCALE_PATHS = [BASE_DIR / "locale"]
+LANGUAGE_COOKIE_NAME = "laisee_language"
+LANGUAGE_COOKIE_AGE = 365 * 24 * 3600
+LANGUAGE_COOKIE_SAMESITE = "Lax"
+LANGUAGE_COOKIE_HTTPONLY = True
 TIME_ZONE = "UTC"
+# The zone of the admin's lists and filters; a campaign's own times are shown in its own zone.
+STAFF_TIME_ZONE = env.text("STAFF_TIME_ZONE", "Asia/Shanghai")
 USE_I18N = True
 USE_TZ = True
 STATIC_URL = "/static/"
@@ -147,7 +169,78 @@ SECURE_CONTENT_TYPE_NOSNIFF = True
 X_FRAME_OPTIONS = "DENY"
 SESSION_COOKIE_HTTPONLY = True
 SECURE_COOKIES = env.boolean("SECURE_COOKIES", False)
-SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_COOKIES
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = LANGUAGE_COOKIE_SECURE = SECURE_COOKIES
+
+# --- Log-ins of staff (engine/staff/) --------------------------------------------------------------
+AUTHENTICATION_BACKENDS = [
+    "axes.backends.AxesStandaloneBackend",  # first: who is locked out isn't even tried
+    "django.contrib.auth.backends.ModelBackend",
+]
+REQUIRE_SECOND_FACTOR = env.boolean("REQUIRE_SECOND_FACTOR", True)
+# Whoever moves money or decides over it, and superusers.
+SECOND_FACTOR_GROUPS = ["approver", "finance", "sre"]
+OTP_TOTP_ISSUER = "Laisee"
+# The cookie outlives no working day; half an hour without use ends it too (engine/staff/sessions).
+SESSION_COOKIE_AGE = 8 * 3600
+SESSION_COOKIE_SAMESITE = "Lax"
+AXES_FAILURE_LIMIT = 5
+AXES_COOLOFF_TIME = dt.timedelta(minutes=15)
+AXES_RESET_ON_SUCCESS = True
+# A guesser at one address is stopped, and can't lock the person out at theirs.
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_CLIENT_IP_CALLABLE = "engine.lib.middleware.client_ip"
+AXES_LOCKOUT_CALLABLE = "engine.staff.views.locked_out"
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
+AXES_VERBOSE = False
+# Who logged in stands in the audit log, not in a second table of addresses.
+AXES_DISABLE_ACCESS_LOG = True
+
+# --- Mail: without a host nothing is sent ----------------------------------------------------------
+EMAIL_HOST = env.text("EMAIL_HOST", "")
+EMAIL_PORT = env.integer("EMAIL_PORT", 587, low=1, high=65535)
+EMAIL_HOST_USER = env.text("EMAIL_HOST_USER", "")
+EMAIL_HOST_PASSWORD = env.text("EMAIL_HOST_PASSWORD", "")
+EMAIL_USE_TLS = env.boolean("EMAIL_USE_TLS", True)
+EMAIL_TIMEOUT = 10
+DEFAULT_FROM_EMAIL = env.text("DEFAULT_FROM_EMAIL", "laisee@localhost")
+
+# --- The admin's look ------------------------------------------------------------------------------
+# Said on every page, so that nobody launches in the wrong place.
+ENVIRONMENT = env.choice("ENVIRONMENT", "local", ("local", "staging", "production"))
+LOGIN_URL = "admin:login"
+LOGIN_REDIRECT_URL = "admin:index"
+UNFOLD = {
+    "LOGIN": {"form": "engine.staff.forms.LoginForm"},
+    "SITE_TITLE": "Laisee",
+    "SITE_HEADER": "Laisee",
+    "SITE_URL": None,
+    "SITE_SYMBOL": "redeem",
+    "SHOW_HISTORY": True,
+    "SHOW_VIEW_ON_SITE": False,
+    "SHOW_LANGUAGES": True,
+    "ENVIRONMENT": "engine.lib.adminkit.environment_label",
+    "GLOBAL_CALLBACK": "campaign.admin.shell.global_context",
+    "STYLES": ["engine.lib.adminkit.stylesheet"],
+    "SCRIPTS": ["engine.lib.adminkit.script"],
+    "BORDER_RADIUS": "6px",
+    # The gold of a red packet; red is kept for what can't be undone.
+    "COLORS": {
+        "primary": {
+            "50": "#fffbeb",
+            "100": "#fef3c7",
+            "200": "#fde68a",
+            "300": "#fcd34d",
+            "400": "#fbbf24",
+            "500": "#f59e0b",
+            "600": "#b45309",
+            "700": "#92400e",
+            "800": "#78350f",
+            "900": "#5f2a0d",
+            "950": "#451a03",
+        }
+    },
+    "SIDEBAR": {"navigation": "campaign.admin.shell.navigation"},
+}
 
 # --- API ------------------------------------------------------------------------------------------
 CORS_ALLOWED_ORIGINS = env.words("CORS_ORIGINS", [])

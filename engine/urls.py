@@ -10,6 +10,7 @@ from django.views.i18n import set_language
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
 from engine.lib.health import healthz, readyz
+from engine.staff.views import second_factor_page
 
 # Seconds; the document changes with the code only, and making it takes longer than a claim.
 SCHEMA_CACHE_S = 3600
@@ -25,6 +26,7 @@ urlpatterns = [
     path("readyz", readyz),
     path("admin", root),
     path("admin/language", set_language, name="set_language"),
+    path("admin/second-factor/", second_factor_page, name="second_factor"),
     path("admin/", admin.site.urls),
     path("api/schema", cache_page(SCHEMA_CACHE_S)(SpectacularAPIView.as_view()), name="schema"),
     path("api/docs", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),

@@ -99,7 +99,7 @@ def notices_mail_due(*, limit: int) -> int:
                 break
             # Marked first: a letter that can't be sent undoes the mark with the transaction.
             Notice.objects.filter(pk=notice.pk).update(mailed_at=now())
-            with translation.override(settings.LANGUAGE_CODE):
+            with translation.override(settings.STAFF_LANGUAGE):
                 text = notice_text(notice)
             send_mail(f"Laisee: {text}"[:150], text, None, [notice.user.email])
         sent += 1
