@@ -24,7 +24,7 @@ import structlog
 from django.conf import settings
 from django.http.request import split_domain_port, validate_host
 
-from engine.lib import fast_token
+from engine.lib import counters, fast_token
 from engine.lib.auth import Caller, key_ring
 from engine.lib.middleware import request_id_from
 from engine.lib.problem import (
@@ -256,6 +256,7 @@ def _answer(
     if outcome.retry_after_s is not None:
         headers.append(("retry-after", str(outcome.retry_after_s)))
     answer = shapes.claim_answer(outcome, view, caller.participant)
+    counters.count(f"{view.id.hex}:{outcome.result}")
     protocol.response_bytes(200, headers, msgspec.json.encode(answer))
 
 
