@@ -12,10 +12,8 @@ from engine.run import spawn
 from engine.run.launch import Launch
 from engine.run.supervisor import Supervisor, say
 
-STEPS = (
-    ("the crowd", ("-m", "loadtest.crowd_run")),
-    ("the money check", ("manage.py", "audit_money")),
-)
+# The crowd ends with the money check, and with exit code 4 where that is red.
+STEPS = (("the crowd, then the money check", ("-m", "loadtest.crowd_run")),)
 
 
 def demo(launch: Launch, supervisor: Supervisor) -> bool:

@@ -76,7 +76,8 @@ class Command(BaseCommand):
             )
         console.print(table)
         for totals in report.totals:
-            console.print(money_line(totals), highlight=False)
+            # One line in every terminal: a sum is read and copied whole.
+            console.print(money_line(totals), highlight=False, soft_wrap=True)
         progress = report.progress
         console.print(
             f"claims {progress.claims:,} · settled {progress.settled:,} · parked"
