@@ -20,10 +20,10 @@ from engine.lib.auth import (
     MAX_TTL_S,
     TOKEN_MAX_CHARS,
     Caller,
-    ProblemError,
     VerificationKey,
     caller_of,
 )
+from engine.lib.problem import ProblemError
 
 MAX_HEADERS = 1_000  # distinct token headers remembered: one for each key of each library
 _SEGMENT = re.compile(r"[A-Za-z0-9_-]*\Z")

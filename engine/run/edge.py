@@ -11,8 +11,8 @@ from engine.run.child import die_with_parent
 if "LAISEE_RUN_PROCESS" in os.environ:
     die_with_parent(signal.SIGKILL, os.getppid())
 
-# After the lines above: a worker must be tied before it loads for long. Django first (it is also the
-# door's second half), then the door by name: the kernel imports nothing of the rooms above it.
+# After the lines above: a worker must be tied before it loads for long. Django first (it is also
+# the door's second half), then the door by name: the kernel imports nothing of the rooms above it.
 import_module("engine.wsgi")
 application = import_module("packets.api.door").application
 

@@ -168,7 +168,8 @@ class Door:
             return view
         driver = self._driver_now()
         try:
-            return await driver.slow_once(packet_id, registry.view, packet_id)
+            read: PacketView | None = await driver.slow_once(packet_id, registry.view, packet_id)
+            return read
         except DEPENDENCY_ERRORS:
             return None
 

@@ -7,9 +7,7 @@ again, because the function answers `exists` for what was committed.
 
 from __future__ import annotations
 
-import datetime as dt
 import time
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -183,10 +181,7 @@ class Journal:
         return [_truth(row) for row in rows]
 
 
-Row = tuple[str, uuid.UUID, int, int, int, int, dt.datetime, int]
-
-
-def _committed(row: Row) -> Committed:
+def _committed(row: tuple[Any, ...]) -> Committed:
     verdict, claim_id, epoch, index, amount_fen, tier, committed_at, lane_epoch = row
     claimed = None
     if verdict in (Verdict.WON, Verdict.EXISTS):

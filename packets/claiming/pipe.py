@@ -96,7 +96,7 @@ class _Wire(asyncio.Protocol):
         self.waiting.append(future)
         if not self.unsent:
             self.loop.call_soon(self._flush)
-        self.unsent.append(hiredis.pack_command(command))
+        self.unsent.append(hiredis.pack_command(command))  # type: ignore[arg-type]
         return future
 
     def _flush(self) -> None:
