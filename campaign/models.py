@@ -440,3 +440,23 @@ class Notice(models.Model):
 
     def __str__(self) -> str:
         return f"{self.user_id}: {self.kind}"
+
+
+class BurnSample(models.Model):
+    """How far a running campaign was at a moment: the live board's line, never the books."""
+
+    campaign = models.ForeignKey(
+        Campaign, models.CASCADE, related_name="samples", verbose_name=_("campaign")
+    )
+    at = models.DateTimeField(_("at"))
+    claimed_fen = models.BigIntegerField(_("claimed"))
+    claimed_count = models.BigIntegerField(_("claims"))
+
+    class Meta:
+        verbose_name = _("sample of the live board")
+        verbose_name_plural = _("samples of the live board")
+        constraints = [models.UniqueConstraint(fields=["campaign", "at"], name="burnsample_once")]
+        indexes = [models.Index(fields=["-at"], name="burnsample_at")]
+
+    def __str__(self) -> str:
+        return f"{self.campaign_id}: {self.at}"

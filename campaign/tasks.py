@@ -9,7 +9,7 @@ from __future__ import annotations
 import structlog
 from celery import shared_task
 
-from campaign import selectors, services
+from campaign import board, selectors, services
 from campaign.convergence import campaign_converge
 from engine.lib.clock import now
 from engine.lib.errors import ServiceError, TransitionRefused
@@ -66,3 +66,9 @@ def target_uploads() -> int:
 def notices_mail() -> int:
     """Sends waiting notices as letters, where mail is configured."""
     return services.notices_mail_due(limit=MAILS)
+
+
+@shared_task(name="campaign.tasks.board_samples")
+def board_samples() -> int:
+    """Writes down how far the running campaigns are, for the live board's lines."""
+    return board.samples_take()

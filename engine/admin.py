@@ -16,39 +16,21 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
 from engine import services
+from engine.lib.adminkit import (
+    CheckboxSelectMultiple,
+    MomentFilter,
+    PlainModelAdmin,
+    ReadOnlyModelAdmin,
+    actor_of,
+    exact_filter,
+    moment,
+)
 from engine.lib.errors import ServiceError
 from engine.models import ApiKey, AuditEvent, ClientApp, ClientKey, IdempotencyRecord
 
-admin.site.site_header = "Laisee"
-admin.site.site_title = "Laisee"
-admin.site.index_title = _("Administration")
 
-
-def actor_of(request: HttpRequest) -> str:
-    """Staff as the audit log names them."""
-    return f"staff:{request.user.get_username()}"
-
-
-class ReadOnlyAdmin(admin.ModelAdmin):
-    """To look at, not to touch."""
-
-    show_full_result_count = False
-    list_per_page = 50
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
-
-
-class UndeletableAdmin(admin.ModelAdmin):
+class UndeletableAdmin(PlainModelAdmin):
     """What others refer to is switched off, never deleted."""
-
-    show_full_result_count = False
 
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
@@ -117,7 +99,9 @@ class ClientKeyForm(forms.ModelForm):
 
 class ApiKeyForm(forms.ModelForm):
     scopes = forms.MultipleChoiceField(
-        label=_("scopes"), choices=ApiKey.Scope.choices, widget=forms.CheckboxSelectMultiple
+        label=_("scopes"),
+        choices=ApiKey.Scope.choices,
+        widget=CheckboxSelectMultiple,
     )
 
     class Meta:
@@ -255,14 +239,25 @@ class ApiKeyAdmin(KeyAdmin):
 
 
 @admin.register(AuditEvent)
-class AuditEventAdmin(ReadOnlyAdmin):
-    list_display = ["id", "at", "actor", "action", "object_type", "object_id", "reason"]
-    list_filter = ["object_type", "action"]
-    search_fields = ["actor", "object_id", "request_id"]
+class AuditEventAdmin(ReadOnlyModelAdmin):
+    list_display = ["id", "when", "actor", "action", "object_type", "object_id", "reason"]
+    list_filter = [
+        ("at", MomentFilter),
+        exact_filter("action", _("action")),
+        exact_filter("object_type", _("object type")),
+    ]
+    search_fields = ["=actor", "=object_id", "=request_id"]
+    search_help_text = _("Exact: who, the object's id, or a request id")
+
+    @admin.display(description=_("at"), ordering="id")
+    def when(self, event: AuditEvent) -> str:
+        return moment(event.at, seconds=True)
 
 
 @admin.register(IdempotencyRecord)
-class IdempotencyRecordAdmin(ReadOnlyAdmin):
+class IdempotencyRecordAdmin(ReadOnlyModelAdmin):
     list_display = ["principal", "key", "route", "status", "created_at"]
-    search_fields = ["principal", "key"]
+    search_fields = ["=principal", "=key"]
+    search_help_text = _("Exact: principal or key")
+    ordering = ["-created_at"]
     fields = ["principal", "key", "route", "status", "lease_until", "created_at"]

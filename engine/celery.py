@@ -35,6 +35,7 @@ SWEEPS = {
     "campaign.tasks.campaign_clock": 1.0,
     "campaign.tasks.target_uploads": 2.0,
     "campaign.tasks.notices_mail": 30.0,
+    "campaign.tasks.board_samples": 10.0,
     "engine.tasks.idempotency_purge": 3600.0,
 }
 app.conf.beat_schedule = {

@@ -171,7 +171,7 @@ SESSION_COOKIE_HTTPONLY = True
 SECURE_COOKIES = env.boolean("SECURE_COOKIES", False)
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = LANGUAGE_COOKIE_SECURE = SECURE_COOKIES
 
-# --- Log-ins of staff (engine/staff/) --------------------------------------------------------------
+# --- Log-ins of staff (engine/staff/) -------------------------------------------------------------
 AUTHENTICATION_BACKENDS = [
     "axes.backends.AxesStandaloneBackend",  # first: who is locked out isn't even tried
     "django.contrib.auth.backends.ModelBackend",
@@ -195,7 +195,7 @@ AXES_VERBOSE = False
 # Who logged in stands in the audit log, not in a second table of addresses.
 AXES_DISABLE_ACCESS_LOG = True
 
-# --- Mail: without a host nothing is sent ----------------------------------------------------------
+# --- Mail: without a host nothing is sent ---------------------------------------------------------
 EMAIL_HOST = env.text("EMAIL_HOST", "")
 EMAIL_PORT = env.integer("EMAIL_PORT", 587, low=1, high=65535)
 EMAIL_HOST_USER = env.text("EMAIL_HOST_USER", "")
@@ -204,7 +204,7 @@ EMAIL_USE_TLS = env.boolean("EMAIL_USE_TLS", True)
 EMAIL_TIMEOUT = 10
 DEFAULT_FROM_EMAIL = env.text("DEFAULT_FROM_EMAIL", "laisee@localhost")
 
-# --- The admin's look ------------------------------------------------------------------------------
+# --- The admin's look -----------------------------------------------------------------------------
 # Said on every page, so that nobody launches in the wrong place.
 ENVIRONMENT = env.choice("ENVIRONMENT", "local", ("local", "staging", "production"))
 LOGIN_URL = "admin:login"

@@ -1,15 +1,30 @@
-"""The data plane in the admin: to look at, never to write. Money moves through services only."""
+"""The data plane in the admin: to look at, never to write. Money moves through services only.
+
+Lists are paged without a COUNT and ordered by an index; people and claims are found by key.
+"""
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Model, QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
-from engine.lib.money import yuan
+from engine.lib.adminkit import (
+    MomentFilter,
+    ReadOnlyModelAdmin,
+    digests_of,
+    exact_filter,
+    moment,
+    money,
+    uuid_of,
+)
 from packets.models import (
     Account,
     Claim,
@@ -23,39 +38,29 @@ from packets.models import (
 )
 
 
-class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """Rows can be seen and nothing else; big tables are neither counted nor joined row by row."""
+class RowAdmin(ReadOnlyModelAdmin):
+    """What the data plane's screens share: people by their digest, amounts in yuan."""
 
-    show_full_result_count = False
-    list_per_page = 50
-    actions = None
-    # What no screen shows, not even to staff: secrets that would let one foresee portions.
-    hidden: tuple[str, ...] = ()
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
-
-    def get_fields(self, request: HttpRequest, obj: Model | None = None) -> list[Any]:
-        fields = [field.name for field in self.opts.fields if field.name not in self.hidden]
-        return [{"participant": "person", "digest": "person"}.get(name, name) for name in fields]
-
-    def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> list[Any]:
-        return self.get_fields(request, obj)
+    shown_instead = {"participant": "person", "digest": "person", "amount_fen": "amount"}
 
     @admin.display(description=_("participant"))
     def person(self, row: Any) -> str:
         return bytes(row.participant if hasattr(row, "participant") else row.digest).hex()
 
+    @admin.display(description=_("amount"))
+    def amount(self, row: Any) -> SafeString:
+        return money(row.amount_fen)
+
+
+def _by_uuid(field: str, queryset: QuerySet[Any], text: str) -> QuerySet[Any]:
+    found = uuid_of(text)
+    return queryset.filter(**{field: found}) if found else queryset.none()
+
 
 @admin.register(Packet)
-class PacketAdmin(ReadOnlyAdmin):
+class PacketAdmin(RowAdmin):
     hidden = ("seed_encrypted", "home_key", "password_hash", "beacon")
+    shown_instead = {"total_fen": "total", "min_fen": "least", "max_fen": "most"}
     list_display = [
         "public_id",
         "name",
@@ -63,99 +68,242 @@ class PacketAdmin(ReadOnlyAdmin):
         "strategy",
         "total",
         "count",
-        "opens_at",
-        "closes_at",
+        "opens",
+        "closes",
     ]
-    list_filter = ["state", "strategy"]
-    search_fields = ["=id", "name"]
+    list_filter = ["state", "strategy", ("opens_at", MomentFilter)]
+    search_fields = ["id"]
+    search_help_text = _("Exact packet id")
     ordering = ["-created_at"]
     list_select_related = ["gate", "funder", "escrow"]
 
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Packet], search_term: str
+    ) -> tuple[QuerySet[Packet], bool]:
+        return _by_uuid("pk", queryset, search_term) if search_term else queryset, False
+
+    @admin.display(description=_("id"))
+    def public_id(self, packet: Packet) -> str:
+        return packet.public_id
+
     @admin.display(description=_("total"), ordering="total_fen")
-    def total(self, packet: Packet) -> str:
-        return yuan(packet.total_fen)
+    def total(self, packet: Packet) -> SafeString:
+        return money(packet.total_fen)
+
+    @admin.display(description=_("smallest portion"))
+    def least(self, packet: Packet) -> SafeString:
+        return money(packet.min_fen)
+
+    @admin.display(description=_("largest portion"))
+    def most(self, packet: Packet) -> SafeString:
+        return money(packet.max_fen)
+
+    @admin.display(description=_("opens at"), ordering="opens_at")
+    def opens(self, packet: Packet) -> str:
+        return moment(packet.opens_at)
+
+    @admin.display(description=_("closes at"), ordering="closes_at")
+    def closes(self, packet: Packet) -> str:
+        return moment(packet.closes_at)
 
 
 @admin.register(Lane)
-class LaneAdmin(ReadOnlyAdmin):
+class LaneAdmin(RowAdmin):
     list_display = ["packet", "number", "state", "epoch", "claimed", "claimed_count", "count"]
     list_filter = ["state"]
-    search_fields = ["=packet__id"]
+    search_fields = ["packet"]
+    search_help_text = _("Exact packet id")
     ordering = ["-id"]
     list_select_related = ["packet"]
+    shown_instead = {"total_fen": "total", "claimed_fen": "claimed"}
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Lane], search_term: str
+    ) -> tuple[QuerySet[Lane], bool]:
+        return _by_uuid("packet", queryset, search_term) if search_term else queryset, False
+
+    @admin.display(description=_("total"))
+    def total(self, lane: Lane) -> SafeString:
+        return money(lane.total_fen)
 
     @admin.display(description=_("claimed"), ordering="claimed_fen")
-    def claimed(self, lane: Lane) -> str:
-        return f"{yuan(lane.claimed_fen)} / {yuan(lane.total_fen)}"
+    def claimed(self, lane: Lane) -> SafeString:
+        return format_html("{} / {}", money(lane.claimed_fen), money(lane.total_fen))
 
 
 @admin.register(LaneEpoch)
-class LaneEpochAdmin(ReadOnlyAdmin):
-    list_display = ["lane_id", "epoch", "cause", "left_fen", "left_count", "opened_at"]
+class LaneEpochAdmin(RowAdmin):
+    list_display = ["lane_number", "epoch", "cause", "left", "left_count", "opened"]
     list_filter = ["cause"]
-    search_fields = ["=lane__packet__id"]
+    search_fields = ["lane"]
+    search_help_text = _("Exact packet id")
     ordering = ["-id"]
     list_select_related = ["lane"]
+    shown_instead = {"left_fen": "left"}
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[LaneEpoch], search_term: str
+    ) -> tuple[QuerySet[LaneEpoch], bool]:
+        return _by_uuid("lane__packet", queryset, search_term) if search_term else queryset, False
+
+    @admin.display(description=_("lane"))
+    def lane_number(self, epoch: LaneEpoch) -> int:
+        return epoch.lane.number
+
+    @admin.display(description=_("left"))
+    def left(self, epoch: LaneEpoch) -> SafeString:
+        return money(epoch.left_fen)
+
+    @admin.display(description=_("opened at"))
+    def opened(self, epoch: LaneEpoch) -> str:
+        return moment(epoch.opened_at, seconds=True)
 
 
 @admin.register(Claim)
-class ClaimAdmin(ReadOnlyAdmin):
-    list_display = ["id", "packet", "person", "amount", "epoch", "index", "committed_at"]
-    search_fields = ["=id"]
+class ClaimAdmin(RowAdmin):
+    list_display = ["claim_id", "person", "amount", "packet_link", "lane_number", "index", "at"]
+    list_filter = [("committed_at", MomentFilter)]
+    search_fields = ["id"]
+    search_help_text = _("Exact: claim id, packet id, participant, or the app's user id")
     ordering = ["-committed_at"]
     list_select_related = ["packet", "lane"]
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Claim]:
-        return super().get_queryset(request).select_related("packet", "lane")
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Claim], search_term: str
+    ) -> tuple[QuerySet[Claim], bool]:
+        text = search_term.strip()
+        if not text:
+            return queryset, False
+        wanted = Q(participant__in=digests_of(text))
+        if (found := uuid_of(text)) is not None:
+            # Two indexed look-ups; an OR over the packet would read all of the packet's claims.
+            wanted |= Q(pk=found) | Q(lane__in=_lanes_of(found))
+        return queryset.filter(wanted), False
 
-    @admin.display(description=_("amount"), ordering="amount_fen")
-    def amount(self, claim: Claim) -> str:
-        return yuan(claim.amount_fen)
+    @admin.display(description=_("id"))
+    def claim_id(self, claim: Claim) -> str:
+        return claim.pk.hex
+
+    @admin.display(description=_("packet"))
+    def packet_link(self, claim: Claim) -> SafeString:
+        address = reverse("admin:packets_packet_change", args=[claim.packet_id])
+        return format_html('<a class="ls-link" href="{}">{}</a>', address, str(claim.packet))
+
+    @admin.display(description=_("lane"))
+    def lane_number(self, claim: Claim) -> int:
+        return claim.lane.number
+
+    @admin.display(description=_("committed at"), ordering="committed_at")
+    def at(self, claim: Claim) -> str:
+        return moment(claim.committed_at, seconds=True)
+
+
+def _lanes_of(packet_id: uuid.UUID) -> list[int]:
+    return list(Lane.objects.filter(packet=packet_id).values_list("pk", flat=True))
 
 
 @admin.register(ClaimState)
-class ClaimStateAdmin(ReadOnlyAdmin):
-    list_display = ["claim_id", "state", "transfer", "reason", "changed_at"]
-    list_filter = ["state"]
-    search_fields = ["=claim__id"]
+class ClaimStateAdmin(RowAdmin):
+    """The claims whose settlement was refused: what finance has to look at."""
+
+    list_display = ["claim_hex", "amount", "reason", "changed"]
+    search_fields = ["claim"]
+    search_help_text = _("Exact claim id")
     ordering = ["-changed_at"]
-    list_select_related = ["transfer"]
+    list_select_related = ["claim"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ClaimState]:
+        queryset: QuerySet[ClaimState] = super().get_queryset(request)
+        return queryset.filter(state=ClaimState.State.PARKED)
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[ClaimState], search_term: str
+    ) -> tuple[QuerySet[ClaimState], bool]:
+        return _by_uuid("pk", queryset, search_term) if search_term else queryset, False
+
+    @admin.display(description=_("claim"))
+    def claim_hex(self, state: ClaimState) -> str:
+        return state.claim_id.hex
+
+    @admin.display(description=_("amount"))
+    def amount(self, state: ClaimState) -> SafeString:
+        return money(state.claim.amount_fen)
+
+    @admin.display(description=_("changed at"), ordering="changed_at")
+    def changed(self, state: ClaimState) -> str:
+        return moment(state.changed_at, seconds=True)
 
 
 @admin.register(Account)
-class AccountAdmin(ReadOnlyAdmin):
+class AccountAdmin(RowAdmin):
     list_display = ["kind", "owner", "currency", "balance"]
     list_filter = ["kind"]
-    search_fields = ["=owner"]
+    search_fields = ["owner"]
+    search_help_text = _("Exact: the owner's id, or the app's user id")
     ordering = ["-id"]
+    shown_instead = {"debits_fen": "debits_shown", "credits_fen": "credits_shown"}
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Account], search_term: str
+    ) -> tuple[QuerySet[Account], bool]:
+        text = search_term.strip()
+        if not text:
+            return queryset, False
+        owners = [text.replace("-", ""), text, *(digest.hex() for digest in digests_of(text))]
+        # With the kinds named, the unique key (kind, owner, currency) finds the rows.
+        return queryset.filter(kind__in=Account.Kind.values, owner__in=owners), False
 
     @admin.display(description=_("balance"))
-    def balance(self, account: Account) -> str:
-        return yuan(account.balance_fen)
+    def balance(self, account: Account) -> SafeString:
+        return money(account.balance_fen)
+
+    @admin.display(description=_("debits"))
+    def debits_shown(self, account: Account) -> SafeString:
+        return money(account.debits_fen)
+
+    @admin.display(description=_("credits"))
+    def credits_shown(self, account: Account) -> SafeString:
+        return money(account.credits_fen)
 
 
 @admin.register(Transfer)
-class TransferAdmin(ReadOnlyAdmin):
-    list_display = ["reference", "kind", "debit_account", "credit_account", "amount", "created_at"]
-    list_filter = ["kind"]
+class TransferAdmin(RowAdmin):
+    list_display = ["reference", "kind", "debit_account", "credit_account", "amount", "at"]
+    list_filter = ["kind", ("created_at", MomentFilter)]
     search_fields = ["=reference"]
+    search_help_text = _("Exact reference")
     ordering = ["-id"]
     list_select_related = ["debit_account", "credit_account"]
 
-    @admin.display(description=_("amount"), ordering="amount_fen")
-    def amount(self, transfer: Transfer) -> str:
-        return yuan(transfer.amount_fen)
+    @admin.display(description=_("created at"), ordering="id")
+    def at(self, transfer: Transfer) -> str:
+        return moment(transfer.created_at, seconds=True)
 
 
 @admin.register(Gate)
-class GateAdmin(ReadOnlyAdmin):
-    list_display = ["key", "state", "reason", "changed_at"]
-    list_filter = ["state"]
-    search_fields = ["key"]
+class GateAdmin(RowAdmin):
+    list_display = ["key", "state", "reason", "changed"]
+    list_filter = ["state", exact_filter("key", _("key"))]
+    ordering = ["-id"]
+
+    @admin.display(description=_("changed at"))
+    def changed(self, gate: Gate) -> str:
+        return moment(gate.changed_at, seconds=True)
 
 
 @admin.register(Participant)
-class ParticipantAdmin(ReadOnlyAdmin):
-    list_display = ["person", "client_app_id", "subject", "created_at"]
-    search_fields = ["=subject"]
-    ordering = ["-created_at"]
+class ParticipantAdmin(RowAdmin):
+    list_display = ["person", "client_app_id", "subject", "seen"]
+    search_fields = ["subject"]
+    search_help_text = _("Exact: participant, or the app's user id")
+    ordering = ["pk"]
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Participant], search_term: str
+    ) -> tuple[QuerySet[Participant], bool]:
+        text = search_term.strip()
+        return queryset.filter(pk__in=digests_of(text)) if text else queryset, False
+
+    @admin.display(description=_("first seen"))
+    def seen(self, participant: Participant) -> str:
+        return moment(participant.created_at)

@@ -1,0 +1,273 @@
+"""What surrounds every page: the navigation in the order of the work, the kill switch, notices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.auth.models import User
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import NoReverseMatch, reverse
+from django.utils.http import url_has_allowed_host_and_scheme
+from django.utils.translation import gettext_lazy as _
+from django.views.decorators.http import require_POST
+
+from campaign import people, services
+from campaign.models import Campaign
+from packets.models import Gate
+
+Act = people.Act
+
+
+def user_of(request: HttpRequest) -> User:
+    assert isinstance(request.user, User)
+    return request.user
+
+
+def page(
+    request: HttpRequest, template: str, title: Any, status: int = 200, **context: Any
+) -> TemplateResponse:
+    """One of our own pages inside the admin's frame."""
+    request.current_app = admin.site.name  # type: ignore[attr-defined]
+    return TemplateResponse(
+        request,
+        template,
+        {**admin.site.each_context(request), "title": title, **context},
+        status=status,
+    )
+
+
+def back_to(campaign: Campaign) -> HttpResponse:
+    return HttpResponseRedirect(address_of(campaign))
+
+
+def address_of(campaign: Campaign) -> str:
+    return reverse("admin:campaign_campaign_change", args=[campaign.pk])
+
+
+# --- around every page ----------------------------------------------------------------------------
+
+
+def switch_gate() -> Gate | None:
+    return Gate.objects.filter(key=Gate.ALL).first()
+
+
+def global_context(request: HttpRequest) -> dict[str, Any]:
+    """The banner while all claims are stopped, and what this person has to know."""
+    if not request.user.is_authenticated or not isinstance(request.user, User):
+        return {}
+    if not request.user.is_staff:
+        return {}
+    gate = switch_gate()
+    unread = services.notices_unread(request.user)
+    return {
+        "all_stopped": gate if gate is not None and gate.state != Gate.State.OPEN else None,
+        "may_switch_all": people.may(request.user, Act.SWITCH_ALL),
+        "notices": [
+            {
+                "text": services.notice_text(notice),
+                "address": address_of(notice.campaign),
+                "at": notice.created_at,
+            }
+            for notice in unread
+        ],
+        "notices_newest": unread[0].pk if unread else 0,
+    }
+
+
+@require_POST
+def notices_seen(request: HttpRequest) -> HttpResponse:
+    newest = request.POST.get("newest", "")
+    if newest.isascii() and newest.isdigit() and len(newest) < 19:
+        services.notices_read(user=user_of(request), up_to=int(newest))
+    back = request.POST.get("back", "")
+    if not url_has_allowed_host_and_scheme(back, {request.get_host()}):
+        back = reverse("admin:index")
+    return HttpResponseRedirect(back)
+
+
+# --- the navigation -------------------------------------------------------------------------------
+
+
+def _item(title: Any, icon: str, name: str, permission: str = "", badge: str = "") -> Any:
+    """One line, or None where its page isn't there (an app that isn't installed)."""
+    try:
+        address = reverse(f"admin:{name}")
+    except NoReverseMatch:
+        return None
+    item: dict[str, Any] = {"title": title, "icon": icon, "link": address}
+    if permission:
+        item["permission"] = _has(permission)
+    if badge:
+        item["badge"] = badge
+    return item
+
+
+def _has(permission: str) -> Callable[[HttpRequest], bool]:
+    return lambda request: request.user.has_perm(permission)
+
+
+MAX_BADGE = 99
+
+
+def _waiting_for_review() -> int:
+    """How many wait for a second person; counted no further than the badge can say."""
+    rows = Campaign.objects.filter(state=Campaign.State.REVIEW).order_by()
+    return len(rows.values_list("pk")[:MAX_BADGE])
+
+
+def navigation(request: HttpRequest) -> list[dict[str, Any]]:
+    """Watch, make, review; then what was claimed, where the money is, who is connected."""
+    waiting = _waiting_for_review() if request.user.is_authenticated else 0
+    groups: list[tuple[Any, bool, list[Any]]] = [
+        (
+            _("Campaigns"),
+            False,
+            [
+                {**_item(_("Live board"), "monitoring", "index"), "active": _is_index},
+                {
+                    **_item(
+                        _("All campaigns"),
+                        "campaign",
+                        "campaign_campaign_changelist",
+                        "campaign.view_campaign",
+                    ),
+                    "active": _is_campaign,
+                },
+                _item(_("New campaign"), "add_circle", "campaign_choose", "campaign.add_campaign"),
+                {
+                    **_item(
+                        _("To review"), "approval", "campaign_reviews", "campaign.view_campaign"
+                    ),
+                    **({"badge": str(waiting)} if waiting else {}),
+                },
+                _item(
+                    _("Templates"),
+                    "content_copy",
+                    "campaign_campaigntemplate_changelist",
+                    "campaign.view_campaigntemplate",
+                ),
+            ],
+        ),
+        (
+            _("Claims"),
+            False,
+            [
+                _item(_("Packets"), "redeem", "packets_packet_changelist", "packets.view_packet"),
+                _item(
+                    _("Claims"), "receipt_long", "packets_claim_changelist", "packets.view_claim"
+                ),
+                _item(
+                    _("People"),
+                    "groups",
+                    "packets_participant_changelist",
+                    "packets.view_participant",
+                ),
+            ],
+        ),
+        (
+            _("Money"),
+            True,
+            [
+                _item(
+                    _("Accounts"),
+                    "account_balance",
+                    "packets_account_changelist",
+                    "packets.view_account",
+                ),
+                _item(
+                    _("Transfers"),
+                    "swap_horiz",
+                    "packets_transfer_changelist",
+                    "packets.view_transfer",
+                ),
+                _item(
+                    _("Refused settlements"),
+                    "error",
+                    "packets_claimstate_changelist",
+                    "packets.view_claimstate",
+                ),
+            ],
+        ),
+        (
+            _("Integration"),
+            True,
+            [
+                _item(
+                    _("Client apps"), "apps", "engine_clientapp_changelist", "engine.view_clientapp"
+                ),
+                _item(
+                    _("Client keys"), "key", "engine_clientkey_changelist", "engine.view_clientkey"
+                ),
+                _item(_("API keys"), "vpn_key", "engine_apikey_changelist", "engine.view_apikey"),
+                _item(
+                    _("Test users"),
+                    "science",
+                    "engine_forcedoutcome_changelist",
+                    "engine.view_forcedoutcome",
+                ),
+            ],
+        ),
+        (
+            _("Operation"),
+            True,
+            [
+                _item(_("Kill switch"), "emergency_home", "campaign_switch", "campaign.switch_all"),
+                _item(_("Gates"), "door_front", "packets_gate_changelist", "packets.view_gate"),
+                _item(_("Lanes"), "view_week", "packets_lane_changelist", "packets.view_lane"),
+                _item(
+                    _("Lane epochs"),
+                    "history",
+                    "packets_laneepoch_changelist",
+                    "packets.view_laneepoch",
+                ),
+                _item(
+                    _("Audit log"),
+                    "policy",
+                    "engine_auditevent_changelist",
+                    "engine.view_auditevent",
+                ),
+                _item(
+                    _("Idempotency records"),
+                    "repeat",
+                    "engine_idempotencyrecord_changelist",
+                    "engine.view_idempotencyrecord",
+                ),
+            ],
+        ),
+        (
+            _("Staff"),
+            True,
+            [
+                _item(_("Staff"), "person", "auth_user_changelist", "auth.view_user"),
+                _item(_("Groups"), "badge", "auth_group_changelist", "auth.view_group"),
+                _item(
+                    _("Second factors"),
+                    "phonelink_lock",
+                    "otp_totp_totpdevice_changelist",
+                    "otp_totp.view_totpdevice",
+                ),
+                _item(
+                    _("Log-in attempts"),
+                    "lock",
+                    "axes_accessattempt_changelist",
+                    "axes.view_accessattempt",
+                ),
+            ],
+        ),
+    ]
+    return [
+        {"title": title, "collapsible": collapsible, "separator": number > 0, "items": shown}
+        for number, (title, collapsible, items) in enumerate(groups)
+        if (shown := [item for item in items if item is not None])
+    ]
+
+
+def _is_index(request: HttpRequest) -> bool:
+    return request.path == reverse("admin:index")
+
+
+def _is_campaign(request: HttpRequest) -> bool:
+    return request.path.startswith(reverse("admin:campaign_campaign_changelist"))
