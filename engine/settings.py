@@ -217,7 +217,7 @@ UNFOLD = {
     "SITE_SYMBOL": "redeem",
     "SHOW_HISTORY": True,
     "SHOW_VIEW_ON_SITE": False,
-    "SHOW_LANGUAGES": True,
+    "SHOW_LANGUAGES": False,  # they stand in the header: engine/templates/unfold/helpers/
     "ENVIRONMENT": "engine.lib.adminkit.environment_label",
     "GLOBAL_CALLBACK": "campaign.admin.shell.global_context",
     "STYLES": ["engine.lib.adminkit.stylesheet"],
