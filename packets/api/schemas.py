@@ -7,7 +7,7 @@ is UNSET rather than null.
 from __future__ import annotations
 
 import enum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -100,7 +100,8 @@ class PacketLeft(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClaimAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """`claim` and `replayed` come with `won`, `reason` with `not_eligible`.
+    """`claim` and `replayed` come with `won`, `reason` with `not_eligible`, `test` with whatever a
+    test user of the app hears: no stock and no money is behind it.
 
     The claim's `status` is the one at its commit; `/me/claims` has the current one.
     """
@@ -110,6 +111,7 @@ class ClaimAnswer(msgspec.Struct, frozen=True, kw_only=True):
     claim: Claim | UnsetType = UNSET
     replayed: bool | UnsetType = UNSET
     reason: Reason | UnsetType = UNSET
+    test: Literal[True] | UnsetType = UNSET
 
 
 class RecentClaim(msgspec.Struct, frozen=True, kw_only=True):

@@ -82,6 +82,7 @@ def claim_answer(outcome: Outcome, view: PacketView, participant: bytes) -> sche
         claim=won_claim(outcome.claim, view, lane_number) if outcome.claim else UNSET,
         replayed=outcome.replayed if won else UNSET,
         reason=outcome.reason if outcome.reason is not None else UNSET,
+        test=True if outcome.test else UNSET,
     )
 
 

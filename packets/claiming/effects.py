@@ -9,7 +9,8 @@ from __future__ import annotations
 import datetime as dt
 import enum
 import uuid
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 class Result(enum.StrEnum):
@@ -51,6 +52,14 @@ class Audience:
 
 
 @dataclass(frozen=True, slots=True)
+class Forced:
+    """What a test user of an app hears, whatever is true."""
+
+    result: Result
+    reason: Reason | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PacketView:
     """What a process remembers of a packet for a second; nothing in it lets anybody win.
 
@@ -67,6 +76,9 @@ class PacketView:
     left_count: int
     state: str  # scheduled | open | paused | sold_out | closed
     final: Result | None
+    # By client app and its user id; and what a forced win shows as its portion.
+    forced: Mapping[tuple[int, str], Forced] = field(default_factory=dict)
+    sample_fen: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +130,7 @@ class Outcome:
     reason: Reason | None = None
     left_count: int | None = None  # None: the driver fills in what it knows of the packet
     retry_after_s: int | None = None
+    test: bool = False  # forced for a test user: nothing of it is true, and no money moves
 
 
 # --- effects ------------------------------------------------------------------------------------

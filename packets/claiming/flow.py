@@ -11,6 +11,7 @@ It does no I/O. Three promises live here:
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Generator
 from typing import Any, assert_never
 
@@ -26,10 +27,12 @@ from packets.claiming.effects import (
     Commit,
     Committed,
     Effect,
+    Forced,
     Mark,
     MayHaveWon,
     Outcome,
     PacketView,
+    Portion,
     PushFlags,
     Reason,
     Rebuild,
@@ -49,6 +52,9 @@ from packets.claiming.effects import (
 MAX_ROUNDS = 4
 MAX_MENDS = 3
 BUSY_RETRY_AFTER_S = 1
+# Of a forced win: a serial that no claim has, and a time that nobody takes for one.
+SAMPLE_SERIAL = 2**31 - 1
+SAMPLE_AT = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
 
 Flow = Generator[Effect, Any, Outcome]
 Step = Generator[Effect, Any, Outcome | None]
@@ -70,6 +76,9 @@ def slot_of(packet: PacketView, participant: bytes, serial: int = 0) -> Slot:
 
 def claim(packet: PacketView, caller: Caller, request: ClaimRequest, password_key: bytes) -> Flow:
     """One participant asks for one portion of one packet."""
+    forced = packet.forced.get((caller.client_app_id, caller.subject))
+    if forced is not None:
+        return _forced(packet, caller, forced)
     slot = slot_of(packet, caller.participant)
     refused = yield from _admit(packet, slot, caller, request, password_key)
     if refused is not None:
@@ -110,6 +119,23 @@ def claim(packet: PacketView, caller: Caller, request: ClaimRequest, password_ke
         if mended == MAX_MENDS:
             break
     return _busy()
+
+
+def _forced(packet: PacketView, caller: Caller, forced: Forced) -> Outcome:
+    """What a test user hears: no effect is yielded, so neither stock nor money can be touched.
+
+    A forced win is a sample: its id belongs to no claim, and it is in no wallet.
+    """
+    won = forced.result is Result.WON
+    portion = Portion(epoch=0, index=0, amount_fen=packet.sample_fen, tier=0)
+    sample_id = ids.claim_id(packet.id, caller.participant, SAMPLE_SERIAL)
+    return Outcome(
+        forced.result,
+        claim=Claimed(sample_id, portion, SAMPLE_AT) if won else None,
+        reason=forced.reason,
+        retry_after_s=BUSY_RETRY_AFTER_S if forced.result is Result.BUSY else None,
+        test=True,
+    )
 
 
 def _busy() -> Outcome:

@@ -15,12 +15,14 @@ from dataclasses import dataclass, field
 from django.db.models import Count, Q, Sum
 
 from engine.lib import clock
-from packets.claiming.effects import Audience, PacketView, Result
+from engine.models import ForcedOutcome
+from packets.claiming.effects import Audience, Forced, PacketView, Reason, Result
 from packets.models import Gate, Packet
 
 # Growing clears an exhausted mark by this much delay at worst; staff's edits arrive as fast.
 LIFETIME_S = 1.0
 MAX_PACKETS = 10_000  # views kept by one process
+MAX_TEST_USERS = 1_000  # of one packet's apps together; staff can't make more for one app
 MAX_UNKNOWN = 10_000  # unknown ids remembered by one process
 
 
@@ -106,7 +108,20 @@ def read(packet_id: uuid.UUID) -> PacketView | None:
         left_count=max(0, left_count),
         state=state_of(packet, exhausted=exhausted),
         final=Result.SOLD_OUT if exhausted else Result.ENDED if closed else None,
+        forced=forced_of(packet.client_apps),
+        sample_fen=max(1, packet.total_fen // packet.count),
     )
+
+
+def forced_of(client_apps: list[int]) -> dict[tuple[int, str], Forced]:
+    """The test users of these apps, where the apps allow any."""
+    rows = ForcedOutcome.objects.filter(
+        client_app_id__in=client_apps, client_app__test_users_allowed=True
+    ).values_list("client_app_id", "subject", "result", "reason")
+    return {
+        (app, subject): Forced(Result(result), Reason(reason) if reason else None)
+        for app, subject, result, reason in rows[:MAX_TEST_USERS]
+    }
 
 
 def state_of(packet: Packet, *, exhausted: bool) -> str:

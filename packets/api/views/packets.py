@@ -64,7 +64,8 @@ class PacketClaims(ParticipantView):
         if answered is None:
             no_packet()
         outcome, view = answered
-        counters.count(f"{view.id.hex}:{outcome.result}")
+        if not outcome.test:
+            counters.count(f"{view.id.hex}:{outcome.result}")
         headers = {"Cache-Control": "no-store"}
         if outcome.retry_after_s is not None:
             headers["Retry-After"] = str(outcome.retry_after_s)
