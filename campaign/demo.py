@@ -27,6 +27,7 @@ from campaign import selectors, services
 from campaign.convergence import campaign_converge
 from campaign.models import Campaign, TopUp
 from campaign.people import Group
+from campaign.rules import PRIZE_CAP_FEN
 from campaign.services.common import EDITABLE, RUNNING
 from campaign.versions import version_hash
 from engine.lib import auth, crypto
@@ -192,7 +193,8 @@ def _packet(
         "total_fen": total_fen,
         "count": count,
         "lane_count": lane_count,
-        "max_fen": LARGEST_FEN,
+        # What chance gives must not exceed the legal ceiling in the unlikeliest draw either.
+        "max_fen": LARGEST_FEN if total_fen > PRIZE_CAP_FEN else None,
     }
     campaign.refresh_from_db()
     if campaign.state in EDITABLE:

@@ -109,7 +109,7 @@ def test_before_it_opens(visit: Visit, app: ClientApp) -> None:
     campaign = stage.draft(app)
     later = clock.now() + dt.timedelta(minutes=10)
     packet = stage.add_packet(campaign, opens_at=later)
-    services.campaign_launch(campaign_id=campaign.pk, actor="x")
+    stage.launch(campaign)
 
     answer = visit("alice").post(route(packet))
 
@@ -242,7 +242,7 @@ def test_every_result_of_the_contract_is_one_of_the_flow() -> None:
 def test_forty_people_twice_each_at_once(door: Door, visit: Visit, app: ClientApp) -> None:
     campaign = stage.draft(app)
     packet = stage.add_packet(campaign, 20_000, 20)
-    services.campaign_launch(campaign_id=campaign.pk, actor="x")
+    stage.launch(campaign)
     people = [visit(f"user{i % 40}") for i in range(80)]
 
     answers: list[Any] = world.together(

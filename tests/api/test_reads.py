@@ -204,7 +204,7 @@ def test_nothing_is_revealed_before_the_packet_and_each_lane_are_closed(
     """Half a closing: whatever left it so, the seed and the beacon stay secret."""
     campaign = stage.draft(app)
     packet = stage.add_packet(campaign, 10_000, 10, lane_count=2)
-    services.campaign_launch(campaign_id=campaign.pk, actor="x")
+    stage.launch(campaign)
     Packet.objects.filter(pk=packet.pk).update(state=packet_state)
     for number, state in enumerate(lane_states):
         packet.lanes.filter(number=number).update(state=state)
@@ -221,7 +221,7 @@ def test_nothing_is_revealed_before_the_packet_and_each_lane_are_closed(
 def test_states_of_a_packet(visit: Visit, app: ClientApp) -> None:
     campaign = stage.draft(app)
     soon = stage.add_packet(campaign, opens_at=clock.now() + dt.timedelta(minutes=5))
-    services.campaign_launch(campaign_id=campaign.pk, actor="x")
+    stage.launch(campaign)
     path = f"/packets/{soon.public_id}"
     states = [visit("alice").get(path).json["state"]]
 
@@ -258,7 +258,7 @@ def test_a_long_proof_comes_in_pages_that_fit_together(
 ) -> None:
     campaign = stage.draft(app)
     packet = stage.add_packet(campaign, 10_000, 30, lane_count=3)
-    services.campaign_launch(campaign_id=campaign.pk, actor="x")
+    stage.launch(campaign)
     for number in range(60):
         visit(f"user{number}").post(f"/packets/{packet.public_id}/claims")
     packet_services.packet_close(packet_id=packet.pk, actor="x")
@@ -342,7 +342,7 @@ def test_bob_sees_nothing_of_alices(visit: Visit, packet: Packet) -> None:
 def test_a_cursor_of_alices_shows_bob_only_his(visit: Visit, app: ClientApp) -> None:
     campaign = stage.draft(app, budget_fen=100_000)
     packets = [stage.add_packet(campaign, 1_000, 2) for _ in range(3)]
-    services.campaign_launch(campaign_id=campaign.pk, actor="x")
+    stage.launch(campaign)
     for packet in packets:
         claim(visit, packet, "alice", "bob")
     following = visit("alice").get("/me/claims?limit=1").json["next"].split("/api/v1")[1]
@@ -358,7 +358,7 @@ def test_reading_claims_costs_the_same_for_one_and_for_many(
 ) -> None:
     campaign = stage.draft(app, budget_fen=100_000)
     packets = [stage.add_packet(campaign, 1_000, 2) for _ in range(6)]
-    services.campaign_launch(campaign_id=campaign.pk, actor="x")
+    stage.launch(campaign)
     claim(visit, packets[0], "alice")
     visit("alice").get("/me/claims")
     with CaptureQueriesContext(connection) as one:

@@ -6,14 +6,24 @@ import datetime as dt
 import itertools
 from typing import Any
 
+from django.contrib.auth.models import Group, User
+
 from campaign import services
-from campaign.models import Campaign
+from campaign.models import (
+    Campaign,
+    CampaignApproval,
+    CampaignTemplate,
+    TargetUpload,
+    TopUp,
+)
+from campaign.versions import version_hash
 from engine.lib import auth, clock
-from engine.models import AuditEvent, ClientApp
+from engine.models import AuditEvent, ClientApp, ForcedOutcome
 from engine.services import api_key_create, client_key_create
-from packets.models import Account, Packet, Transfer
+from packets.models import Account, Gate, Packet, Transfer
 
 ACTOR = "staff:ann"
+PASSWORD = "correct horse battery staple"
 _numbers = itertools.count(1)
 
 
@@ -48,11 +58,67 @@ def add_packet(
     )
 
 
+def member(group: str = "operations", name: str = "") -> User:
+    """Somebody of the staff's groups; the same person for the same name."""
+    name = name or group
+    user = User.objects.filter(username=name).first()
+    if user is None:
+        user = User.objects.create_user(name, password=PASSWORD, is_staff=True)
+        user.groups.add(Group.objects.get(name=group))
+    return user
+
+
+def ready(campaign: Campaign) -> Campaign:
+    """The draft with the texts that a review asks for."""
+    fields = {"rules_zh": "每人限领一次", "odds_zh": "人人有份"}
+    Campaign.objects.filter(pk=campaign.pk).update(**fields)
+    return Campaign.objects.get(pk=campaign.pk)
+
+
+def submit(campaign: Campaign) -> Campaign:
+    ready(campaign)
+    return services.campaign_submit(campaign_id=campaign.pk, by=member("operations", "ann"))
+
+
+def approve(campaign: Campaign) -> Campaign:
+    """Handed in by Ann, approved by Bob: scheduled, or live where its time has come."""
+    submit(campaign)
+    campaign = Campaign.objects.get(pk=campaign.pk)
+    return services.campaign_approve(
+        campaign_id=campaign.pk, version_hash=version_hash(campaign), by=member("approver", "bob")
+    )
+
+
+launch = approve  # a campaign of these stories began a minute ago
+
+
+def scheduled(app: ClientApp | None = None, budget_fen: int = 100_000, **fields: Any) -> Campaign:
+    """An approved campaign that may be launched by hand; the clock would in an hour."""
+    now = clock.now()
+    fields.setdefault("starts_at", now + dt.timedelta(hours=1))
+    fields.setdefault("ends_at", now + dt.timedelta(hours=2))
+    campaign = draft(app, budget_fen, **fields)
+    add_packet(campaign)
+    return approve(campaign)
+
+
+def top_up(campaign: Campaign, extra_fen: int, *packets: dict[str, Any]) -> TopUp:
+    """Asked by Ann, approved by Bob."""
+    asked = services.top_up_request(
+        campaign_id=campaign.pk,
+        extra_fen=extra_fen,
+        packets=packets,
+        reason="more people than we thought",
+        by=member("operations", "ann"),
+    )
+    return services.top_up_approve(top_up_id=asked.pk, by=member("approver", "bob"))
+
+
 def live(app: ClientApp | None = None, budget_fen: int = 100_000, **fields: Any) -> Campaign:
     """A launched campaign with one lucky packet of 10,000 fen in ten portions."""
     campaign = draft(app, budget_fen, **fields)
     add_packet(campaign)
-    return services.campaign_launch(campaign_id=campaign.pk, actor=ACTOR)
+    return launch(campaign)
 
 
 def first_packet(campaign: Campaign) -> Packet:
@@ -67,6 +133,12 @@ def everything() -> dict[str, Any]:
         "campaigns": list(Campaign.objects.order_by("id").values()),
         "packets": list(Packet.objects.order_by("id").values()),
         "accounts": list(Account.objects.order_by("id").values()),
+        "approvals": list(CampaignApproval.objects.order_by("id").values()),
+        "top_ups": list(TopUp.objects.order_by("id").values()),
+        "uploads": list(TargetUpload.objects.order_by("id").values()),
+        "templates": list(CampaignTemplate.objects.order_by("id").values()),
+        "forced": list(ForcedOutcome.objects.order_by("id").values()),
+        "gates": list(Gate.objects.order_by("id").values()),
         "transfers": list(Transfer.objects.order_by("id").values()),
         "audit": AuditEvent.objects.count(),
     }

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from django.contrib.auth import authenticate
 from django.core.management import call_command
+from django.http import HttpRequest
 
 from campaign import demo as demo_module
 from campaign import services
-from campaign.models import Campaign
+from campaign.models import Campaign, CampaignApproval
 from engine.lib import auth, clock
 from engine.models import ClientKey
 from engine.run.paths import CHECKOUT
@@ -65,7 +66,23 @@ def test_seeding_twice_prints_the_same_and_makes_nothing_twice() -> None:
     assert first == second
     assert set(first) == {"campaign", "packet", "pool", "api_key", "client_key", "staff"}
     assert set(first["client_key"]) == {"kid", "secret"}
-    assert [member["group"] for member in first["staff"]] == ["author", "approver"]
+    people = {member["username"]: member for member in first["staff"]}
+    assert {name: member["group"] for name, member in people.items()} == {
+        "demo-author": "operations",
+        "demo-approver": "approver",
+        "demo-finance": "finance",
+        "demo-support": "support",
+        "demo-sre": "sre",
+    }
+    assert {name for name, member in people.items() if member["totp_secret"]} == {
+        "demo-approver",
+        "demo-finance",
+        "demo-sre",
+    }
+    approval = CampaignApproval.objects.get()  # by another than the author, like everybody's
+    assert approval.approver.username == "demo-approver"
+    assert approval.campaign.created_by is not None
+    assert approval.campaign.created_by.username == "demo-author"
     assert Campaign.objects.count() == 1 and Packet.objects.count() == 2
     packet, pool = (Packet.objects.get(pk=first[name]) for name in ("packet", "pool"))
     assert (packet.count, packet.strategy, packet.state) == (1_000, "lucky", "open")
@@ -88,7 +105,8 @@ def test_the_demo_can_be_played_with_what_is_printed() -> None:
     )
     assert world.claim(packet, alice).result is Result.WON
     for member in demo["staff"]:
-        assert authenticate(username=member["username"], password=member["password"]) is not None
+        known = {"username": member["username"], "password": member["password"]}
+        assert authenticate(HttpRequest(), **known) is not None
     mine = auth.sign_client_token(
         kid=demo["client_key"]["kid"],
         alg="HS256",
@@ -174,7 +192,7 @@ def test_two_seeds_at_once_agree() -> None:
 def test_mint_token_says_what_is_wrong() -> None:
     assert "run `manage.py seed_demo` first" in manage("mint_token", "--user", "a", fails=True)
     seed()
-    assert "--ttl_s: a token lives" in manage(
+    assert "--ttl_s: A token lives" in manage(
         "mint_token", "--user", "a", "--ttl", "901", fails=True
     )
 

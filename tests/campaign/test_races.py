@@ -14,6 +14,7 @@ import pytest
 
 from campaign import convergence, services
 from campaign.models import Campaign
+from campaign.services import life
 from campaign.tasks import campaign_clock
 from engine.lib import clock
 from engine.lib.errors import TransitionRefused
@@ -44,13 +45,12 @@ def without_guard() -> Iterator[None]:
         Campaign.objects.filter(pk=campaign_id).update(state=target)
         return Campaign.objects.get(pk=campaign_id)
 
-    with mock.patch.object(services, "_transition", unguarded):
+    with mock.patch.object(life, "_transition", unguarded):
         yield
 
 
 def test_eight_launches_at_once_fund_the_campaign_once() -> None:
-    campaign = stage.draft(budget_fen=50_000)
-    stage.add_packet(campaign)
+    campaign = stage.scheduled(budget_fen=50_000)
 
     assert run(campaign, *[services.campaign_launch] * 8) == {"did": 1, "refused": 7}
 
@@ -124,7 +124,7 @@ def test_packets_added_at_once_stay_within_the_budget() -> None:
 def test_people_claim_while_the_campaign_is_ended_and_the_books_agree() -> None:
     campaign = stage.draft(budget_fen=100_000)
     packet = stage.add_packet(campaign, 100_000, 1_000)
-    services.campaign_launch(campaign_id=campaign.pk, actor=stage.ACTOR)
+    stage.launch(campaign)
     app = campaign.client_apps.get().pk
     work: list[Callable[[], Any]] = [
         partial(world.claim, packet, world.person(f"user{i}", app=app)) for i in range(150)
@@ -158,7 +158,7 @@ def test_two_clocks_end_a_campaign_once() -> None:
 def test_the_clock_finishes_what_a_dead_process_began() -> None:
     """A process died right after its transition: the gate and the packets lag behind."""
     campaign = stage.live()
-    dies = mock.patch.object(services, "campaign_converge", side_effect=KeyboardInterrupt)
+    dies = mock.patch.object(life, "campaign_converge", side_effect=KeyboardInterrupt)
     with dies, pytest.raises(KeyboardInterrupt):
         services.campaign_kill(campaign_id=campaign.pk, actor=stage.ACTOR)
     assert Gate.objects.get(pk=campaign.gate_id).state == "open"

@@ -12,7 +12,6 @@ from campaign.models import Campaign
 from engine.lib import clock
 from engine.lib.errors import ServiceError, TransitionRefused
 from packets import ledger, settlement
-from packets import services as packet_services
 from packets.claiming.effects import Result
 from packets.models import ClaimState, Gate, Packet, Transfer
 from tests import world
@@ -176,7 +175,7 @@ def test_launching_moves_the_budget_in_and_opens_the_packets() -> None:
     packet = stage.add_packet(campaign, 30_000, 10)
     assert campaign.gate.state == "paused"
 
-    campaign = services.campaign_launch(campaign_id=campaign.pk, actor=stage.ACTOR)
+    campaign = stage.launch(campaign)
 
     assert campaign.state == "live"
     assert Gate.objects.get(pk=campaign.gate_id).state == "open"
@@ -186,7 +185,13 @@ def test_launching_moves_the_budget_in_and_opens_the_packets() -> None:
     ]
     assert ledger.balance_fen(campaign.account_id) == 70_000
     assert world.claim(packet, world.person("alice", app=_app(campaign))).result is Result.WON
-    assert stage.audited(campaign) == ["campaign.create", "campaign.packet_add", "campaign.launch"]
+    assert stage.audited(campaign) == [
+        "campaign.create",
+        "campaign.packet_add",
+        "campaign.submit",
+        "campaign.approve",
+        "campaign.launch",
+    ]
 
 
 def _app(campaign: Campaign) -> int:
@@ -199,18 +204,19 @@ def test_a_campaign_is_launched_once() -> None:
     refusal = refused(services.campaign_launch, campaign_id=campaign.pk, actor=stage.ACTOR)
 
     assert isinstance(refusal, TransitionRefused)
-    assert (refusal.state, refusal.wanted) == ("live", ("draft",))
+    assert (refusal.state, refusal.wanted) == ("live", ("scheduled",))
 
 
-def test_a_campaign_without_packets_or_past_its_end_is_not_launched() -> None:
-    empty = stage.draft()
-    assert refused(services.campaign_launch, campaign_id=empty.pk, actor="x").field == "packets"
+@pytest.mark.parametrize("state", ["draft", "review", "scheduled"])
+def test_what_nobody_has_approved_is_not_launched(state: str) -> None:
+    """Not even where its state, by a defect or by hand, says that it may."""
+    campaign = stage.draft()
+    stage.add_packet(campaign)
+    Campaign.objects.filter(pk=campaign.pk).update(state=state)
 
-    over = stage.draft()
-    stage.add_packet(over)
-    past = clock.now() - dt.timedelta(seconds=1)
-    Campaign.objects.filter(pk=over.pk).update(ends_at=past)
-    assert refused(services.campaign_launch, campaign_id=over.pk, actor="x").field == "ends_at"
+    refusal = refused(services.campaign_launch, campaign_id=campaign.pk, actor="x")
+
+    assert refusal.code == ("not_approved" if state == "scheduled" else "transition_refused")
 
 
 def test_a_paused_campaign_gives_nothing_and_a_resumed_one_does() -> None:
@@ -287,51 +293,6 @@ def test_a_parked_claim_keeps_a_campaign_from_being_settled() -> None:
     refusal = refused(services.campaign_settle, campaign_id=campaign.pk, actor=stage.ACTOR)
 
     assert refusal.code == "claims_parked"
-
-
-def test_a_top_up_counts_once_for_what_its_sender_saw() -> None:
-    campaign = stage.live(budget_fen=50_000)
-    seen = campaign.version
-
-    grown = services.campaign_top_up(
-        campaign_id=campaign.pk, extra_fen=7_000, version=seen, actor=stage.ACTOR
-    )
-    again = refused(
-        services.campaign_top_up,
-        campaign_id=campaign.pk,
-        extra_fen=7_000,
-        version=seen,
-        actor=stage.ACTOR,
-    )
-
-    assert (grown.budget_fen, again.code) == (57_000, "changed_meanwhile")
-    assert moves()[-1] == ("fund", "external", "campaign", 7_000)
-    assert ledger.balance_fen(campaign.account_id) == 47_000
-
-
-def test_a_packet_added_to_a_live_campaign_opens_at_once() -> None:
-    campaign = stage.live(budget_fen=30_000)
-
-    second = stage.add_packet(campaign, 20_000, 5, name="second")
-
-    assert second.state == "open"
-    refusal = refused(
-        services.campaign_packet_add,
-        campaign_id=campaign.pk,
-        actor=stage.ACTOR,
-        total_fen=1_000,
-        count=1,
-    )
-    assert refusal.code == "budget_below_packets"
-
-
-def test_what_a_closed_packet_returned_can_be_used_again() -> None:
-    campaign = stage.live(budget_fen=10_000)
-    packet = stage.first_packet(campaign)
-    packet_services.packet_close(packet_id=packet.pk, actor=stage.ACTOR)
-
-    assert selectors.campaign_committed_fen(campaign) == 0
-    assert stage.add_packet(campaign, 10_000, 5).state == "open"
 
 
 def test_the_kill_switch_stops_every_campaign_and_lets_go_again() -> None:

@@ -75,7 +75,7 @@ def test_two_apps_users_of_one_name_are_two_people() -> None:
     campaign = stage.draft(one)
     campaign.client_apps.add(two)
     packet = stage.add_packet(campaign)
-    services.campaign_launch(campaign_id=campaign.pk, actor=stage.ACTOR)
+    stage.launch(campaign)
     people = [world.person("1001", app=app.pk) for app in (one, two)]
 
     answers: list[Any] = [world.claim(packet, who) for who in people]
