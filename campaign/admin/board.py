@@ -30,6 +30,7 @@ def data(request: HttpRequest, object_id: str | None = None) -> HttpResponse:
         found = _overall()
     else:
         found = _single(get_object_or_404(Campaign.objects.select_related("account"), pk=object_id))
+    found["words"] = words()
     return JsonResponse(found, headers={"Cache-Control": "no-store"})
 
 

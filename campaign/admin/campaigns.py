@@ -179,7 +179,6 @@ def detail(request: HttpRequest, object_id: str) -> HttpResponse:
         apps=campaign.client_apps.all(),
         ran=campaign.launched_at is not None
         or campaign.state in (State.LIVE, State.PAUSED, State.KILLED, State.ENDED, State.SETTLED),
-        board_words=board.words(),
         board_url=reverse("admin:campaign_data", args=[campaign.pk]),
         budget_shown=yuan(campaign.budget_fen),
         bound_shown=yuan(bound_fen),

@@ -30,6 +30,7 @@ from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin as UnfoldModelAdmin
 from unfold.contrib.filters.admin import RangeDateTimeFilter, TextFilter
 from unfold.paginator import InfinitePaginator
+from unfold.views import ChangeList
 from unfold.widgets import (
     UnfoldAdminCheckboxSelectMultipleWidget,
     UnfoldAdminPasswordInput,
@@ -281,6 +282,14 @@ class NoCountPaginator(InfinitePaginator):
         return number
 
 
+class UncountedList(ChangeList):
+    """Says nothing of how many rows there are: the paginator's number is none."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        self.full_result_count = self.result_count
+
+
 class MomentFilter(RangeDateTimeFilter):
     """From … to, read in the staff's time zone."""
 
@@ -349,6 +358,10 @@ class PlainModelAdmin(UnfoldModelAdmin):
     list_filter_submit = True
     warn_unsaved_form = True
     show_facets = ShowFacets.NEVER  # every facet is a COUNT
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        uncounted = issubclass(self.paginator, NoCountPaginator)
+        return UncountedList if uncounted else super().get_changelist(request, **kwargs)
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str

@@ -3,7 +3,7 @@
 (() => {
   const box = document.querySelector("[data-board]");
   if (!box) return;
-  const words = JSON.parse(document.getElementById("board-words").textContent);
+  let words = { offline: "…" };
   const find = (name) => document.querySelector(name);
   const put = (tag, text, cls) => {
     const made = document.createElement(tag);
@@ -125,6 +125,7 @@
       return;
     }
     if (!now) return;
+    words = now.words;
     if (now.state && stateWas && now.state !== stateWas) { location.reload(); return; }
     tiles(now.tiles);
     speed(now.speed);
