@@ -366,6 +366,9 @@ class TargetUploadPart(models.Model):
         ordering = ["number"]
         constraints = [models.UniqueConstraint(fields=["upload", "number"], name="uploadpart_once")]
 
+    def __str__(self) -> str:
+        return f"{self.upload_id}: {self.number}"
+
 
 class TargetUploadError(models.Model):
     """A row of an upload that names nobody, and why."""
@@ -382,6 +385,9 @@ class TargetUploadError(models.Model):
         verbose_name_plural = _("refused rows")
         ordering = ["row"]
         constraints = [models.UniqueConstraint(fields=["upload", "row"], name="uploaderror_once")]
+
+    def __str__(self) -> str:
+        return f"{self.row}: {self.code}"
 
 
 class CampaignTemplate(models.Model):

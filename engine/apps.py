@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from axes.apps import AppConfig as AxesConfig
 from django.apps import AppConfig
 from django.utils.translation import gettext_lazy as _
 
@@ -15,3 +16,9 @@ class EngineConfig(AppConfig):
         from engine.lib.logs import configure
 
         configure()
+
+
+class LogInsConfig(AxesConfig):
+    """The lock-out's library under a name that staff can read."""
+
+    verbose_name = _("Log-ins")

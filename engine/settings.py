@@ -81,7 +81,7 @@ INSTALLED_APPS = [
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
-    "axes",
+    "engine.apps.LogInsConfig",  # axes: counts failed log-ins
     "django_otp",
     "django_otp.plugins.otp_totp",
     "engine",

@@ -293,7 +293,9 @@ class GateAdmin(RowAdmin):
 
 @admin.register(Participant)
 class ParticipantAdmin(RowAdmin):
-    list_display = ["person", "client_app_id", "subject", "seen"]
+    list_display = ["person", "app", "subject", "seen"]
+    # A digest is no address; the list says all there is.
+    list_display_links = None
     search_fields = ["subject"]
     search_help_text = _("Exact: participant, or the app's user id")
     ordering = ["pk"]
@@ -303,6 +305,10 @@ class ParticipantAdmin(RowAdmin):
     ) -> tuple[QuerySet[Participant], bool]:
         text = search_term.strip()
         return queryset.filter(pk__in=digests_of(text)) if text else queryset, False
+
+    @admin.display(description=_("client app"))
+    def app(self, participant: Participant) -> int:
+        return participant.client_app_id
 
     @admin.display(description=_("first seen"))
     def seen(self, participant: Participant) -> str:

@@ -246,6 +246,9 @@ class PacketTarget(models.Model):
             models.UniqueConstraint(fields=["packet", "participant"], name="target_once")
         ]
 
+    def __str__(self) -> str:
+        return f"{self.packet_id.hex}: {bytes(self.participant).hex()}"
+
 
 class Participant(models.Model):
     """Who a digest is: (client app, subject). Written before the claim it belongs to."""
@@ -319,6 +322,9 @@ class Lane(models.Model):
             ),
         ]
 
+    def __str__(self) -> str:
+        return f"{self.packet_id.hex}:{self.number}"
+
 
 class LaneEpoch(models.Model):
     """What a lane started an epoch with. Append-only, shown with the proof, so a re-roll shows."""
@@ -340,6 +346,9 @@ class LaneEpoch(models.Model):
         verbose_name = _("lane epoch")
         verbose_name_plural = _("lane epochs")
         constraints = [models.UniqueConstraint(fields=["lane", "epoch"], name="lane_epoch_once")]
+
+    def __str__(self) -> str:
+        return f"{self.lane_id}:{self.epoch}"
 
 
 class Claim(models.Model):
@@ -398,6 +407,9 @@ class LaneCursor(models.Model):
         verbose_name = _("settlement cursor")
         verbose_name_plural = _("settlement cursors")
 
+    def __str__(self) -> str:
+        return f"{self.lane_id}: {self.settled_count}"
+
 
 class ClaimState(models.Model):
     """What became of a committed claim. No row: committed, and settlement hasn't come to it yet."""
@@ -424,3 +436,6 @@ class ClaimState(models.Model):
                 fields=["changed_at"], name="claimstate_parked", condition=Q(state="parked")
             )
         ]
+
+    def __str__(self) -> str:
+        return f"{self.claim_id.hex}: {self.state}"

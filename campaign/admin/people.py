@@ -11,27 +11,81 @@ from axes.models import AccessAttempt, AccessFailureLog, AccessLog
 from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
-from django.contrib.auth.models import Group, User
+from django.contrib.auth.models import Group, Permission, User
+from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from django_otp.plugins.otp_totp.models import TOTPDevice
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from campaign import people
 from engine.lib.adminkit import PlainModelAdmin, ReadOnlyModelAdmin, moment
+from engine.models import SecondFactor
 
 for _model in (User, Group, AccessAttempt, AccessLog, AccessFailureLog, TOTPDevice):
     if admin.site.is_registered(_model):
         admin.site.unregister(_model)
 
 
+# Django writes these four down in English; the rest are ours (`Meta.permissions`).
+VERBS = {
+    "add": _("Can add %(thing)s"),
+    "change": _("Can change %(thing)s"),
+    "delete": _("Can delete %(thing)s"),
+    "view": _("Can view %(thing)s"),
+}
+
+
+def label_of(group: Group) -> Any:
+    known = {str(one): label for one, label in people.GROUP_LABELS.items()}
+    return known.get(group.name, group.name)
+
+
+def permission_label(permission: Permission) -> str:
+    """`Campaigns · Can launch an approved campaign`, in the reader's language."""
+    model = permission.content_type.model_class()
+    if model is None:
+        return permission.codename
+    verb, _dash, name = permission.codename.partition("_")
+    if verb in VERBS and name == model._meta.model_name:
+        text = str(VERBS[verb]) % {"thing": model._meta.verbose_name}
+    else:
+        text = gettext(permission.name)
+    return f"{model._meta.app_config.verbose_name} · {text}"  # type: ignore[union-attr]
+
+
+class LabelledAdmin(PlainModelAdmin):
+    """Groups and rights are chosen by what they are called, not by their words for programs."""
+
+    def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        field = super().formfield_for_manytomany(db_field, request, **kwargs)
+        if field is not None and db_field.related_model is Group:
+            field.label_from_instance = label_of  # type: ignore[attr-defined]
+        if field is not None and db_field.related_model is Permission:
+            field.label_from_instance = permission_label  # type: ignore[attr-defined]
+        return field
+
+
+class GroupFilter(admin.SimpleListFilter):
+    title = _("groups")
+    parameter_name = "group"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return [(str(group.pk), label_of(group)) for group in Group.objects.order_by("name")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[User]) -> QuerySet[User]:
+        wanted = str(self.value() or "")
+        return queryset.filter(groups=int(wanted)) if wanted.isdecimal() else queryset
+
+
 @admin.register(User)
-class UserAdmin(DjangoUserAdmin, PlainModelAdmin):
+class UserAdmin(DjangoUserAdmin, LabelledAdmin):
     form = UserChangeForm
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
     list_display = ["username", "groups_shown", "is_active", "is_superuser", "seen"]
-    list_filter = ["is_active", "is_superuser", "groups"]
+    list_filter = ["is_active", "is_superuser", GroupFilter]
     search_fields = ["username", "first_name", "last_name", "email"]
     actions = None
 
@@ -51,13 +105,8 @@ class UserAdmin(DjangoUserAdmin, PlainModelAdmin):
         return moment(user.last_login)
 
 
-def label_of(group: Group) -> Any:
-    known = {str(one): label for one, label in people.GROUP_LABELS.items()}
-    return known.get(group.name, group.name)
-
-
 @admin.register(Group)
-class GroupAdmin(DjangoGroupAdmin, PlainModelAdmin):
+class GroupAdmin(DjangoGroupAdmin, LabelledAdmin):
     list_display = ["label", "name"]
     actions = None
 
@@ -86,21 +135,33 @@ class AccessAttemptAdmin(ReadOnlyModelAdmin):
         return moment(attempt.attempt_time, seconds=True)
 
 
-@admin.register(TOTPDevice)
-class DeviceAdmin(ReadOnlyModelAdmin):
+@admin.register(SecondFactor)
+class SecondFactorAdmin(ReadOnlyModelAdmin):
     """Whose second factor is set up; deleting one lets its owner set up another."""
 
-    list_display = ["user", "name", "confirmed", "created"]
-    list_filter = ["confirmed"]
+    list_display = ["whose", "is_set_up", "created", "used"]
     search_fields = ["=user__username"]
     search_help_text = _("Exact user name")
     ordering = ["-id"]
+    list_select_related = ["user"]
     # Not the secret, which would be the factor itself.
-    fields = ["user", "name", "confirmed", "created_at", "last_used_at"]
+    fields = ["whose", "is_set_up", "created", "used"]
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return bool(request.user.has_perm("otp_totp.delete_totpdevice"))
+        return bool(request.user.has_perm("engine.delete_secondfactor"))
+
+    @admin.display(description=_("user"), ordering="user__username")
+    def whose(self, device: SecondFactor) -> str:
+        return str(device.user)
+
+    @admin.display(description=_("set up"), boolean=True)
+    def is_set_up(self, device: SecondFactor) -> bool:
+        return bool(device.confirmed)
 
     @admin.display(description=_("created at"), ordering="created_at")
-    def created(self, device: TOTPDevice) -> str:
+    def created(self, device: SecondFactor) -> str:
         return moment(device.created_at)
+
+    @admin.display(description=_("last used at"), ordering="last_used_at")
+    def used(self, device: SecondFactor) -> str:
+        return moment(device.last_used_at)

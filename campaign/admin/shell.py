@@ -246,8 +246,8 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
                 _item(
                     _("Second factors"),
                     "phonelink_lock",
-                    "otp_totp_totpdevice_changelist",
-                    "otp_totp.view_totpdevice",
+                    "engine_secondfactor_changelist",
+                    "engine.view_secondfactor",
                 ),
                 _item(
                     _("Log-in attempts"),
