@@ -53,7 +53,9 @@ class DressedForm(forms.Form):
         name = self.aliases.get(refusal.field, refusal.field)
         if name.startswith("tiers"):
             name = "tiers"
-        known = name if name in self.fields else None
+        # A hidden field has no place for words: they stand above the form.
+        seen = name in self.fields and not self.fields[name].widget.is_hidden
+        known = name if seen else None
         # What a user may not see twice: the same words from two checks.
         if known is None or str(refusal.message) not in map(str, self.errors.get(known, [])):
             self.add_error(known, forms.ValidationError(refusal.message, refusal.code))

@@ -33,7 +33,7 @@ from unfold.paginator import InfinitePaginator
 from unfold.views import ChangeList
 from unfold.widgets import (
     UnfoldAdminCheckboxSelectMultipleWidget,
-    UnfoldAdminPasswordInput,
+    UnfoldAdminPasswordWidget,
     UnfoldAdminSelectWidget,
     UnfoldAdminTextareaWidget,
     UnfoldAdminTextInputWidget,
@@ -231,7 +231,7 @@ class LocalMomentField(forms.Field):
 class PasswordAgainField(forms.CharField):
     """The password once more, where money moves (`engine.staff.reauth` looks at it)."""
 
-    widget = UnfoldAdminPasswordInput
+    widget = UnfoldAdminPasswordWidget
 
     def __init__(self, **kwargs: Any) -> None:
         kwargs.setdefault("label", _("Your password"))
@@ -256,7 +256,7 @@ def dress(field: forms.Field) -> None:
     elif isinstance(widget, forms.Select):
         dressed = UnfoldAdminSelectWidget()
     elif isinstance(widget, forms.PasswordInput):
-        dressed = UnfoldAdminPasswordInput()
+        dressed = UnfoldAdminPasswordWidget()
     elif type(widget) in (forms.TextInput, forms.NumberInput):
         dressed = UnfoldAdminTextInputWidget()
         dressed.input_type = widget.input_type
