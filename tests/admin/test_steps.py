@@ -53,7 +53,7 @@ def state(campaign: Campaign) -> str:
     ("language", "words"),
     [
         ("en", "¥1,000.00 will be frozen for this campaign."),
-        ("zh-hans", "将冻结 ¥1,000.00"),
+        ("zh-hans", "将为该活动冻结 ¥1,000.00。"),
     ],
 )
 def test_launching_says_how_much_money_is_frozen(language: str, words: str) -> None:
