@@ -124,7 +124,7 @@ class Hand:
         self.open("/admin/login/")
         self.fill(self.page.locator("input[name=username]"), username)
         self.fill(self.page.locator("input[name=password]"), password)
-        code = self.page.locator("input[name=otp_token]")
+        code = self.page.locator("input[name=code]")
         if totp_secret and code.count():
             self.fill(code, one_time_code(totp_secret))
         self.click(self.page.locator("#login-form button[type=submit]"))
