@@ -13,9 +13,11 @@ from django import forms
 from django.contrib import admin, messages
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
-from engine import services
+from engine import forced, services
+from engine import forced_admin as forced_admin  # registers the admin of test users
 from engine.lib.adminkit import (
     CheckboxSelectMultiple,
     MomentFilter,
@@ -23,7 +25,7 @@ from engine.lib.adminkit import (
     ReadOnlyModelAdmin,
     actor_of,
     exact_filter,
-    moment,
+    stamp,
 )
 from engine.lib.errors import ServiceError
 from engine.models import ApiKey, AuditEvent, ClientApp, ClientKey, IdempotencyRecord
@@ -38,16 +40,16 @@ class UndeletableAdmin(PlainModelAdmin):
 
 @admin.register(ClientApp)
 class ClientAppAdmin(UndeletableAdmin):
-    list_display = ["slug", "name", "active", "created_at"]
+    list_display = ["slug", "name", "active", "test_users_allowed", "created_at"]
     list_filter = ["active"]
     search_fields = ["slug", "name"]
-    fields = ["slug", "name", "active"]
-    readonly_fields = ["active"]
-    actions = ["activate", "deactivate"]
+    fields = ["slug", "name", "active", "test_users_allowed"]
+    readonly_fields = ["active", "test_users_allowed"]
+    actions = ["activate", "deactivate", "allow_test_users", "forbid_test_users"]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> list[str]:
         # The slug stands in key ids and in the audit log.
-        return ["active", "slug"] if obj else ["active"]
+        return [*self.readonly_fields, *(["slug"] if obj else [])]
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         if change:
@@ -65,6 +67,23 @@ class ClientAppAdmin(UndeletableAdmin):
     @admin.action(description=_("Keep the selected apps' callers out"), permissions=["change"])
     def deactivate(self, request: HttpRequest, queryset: QuerySet[ClientApp]) -> None:
         self._set(request, queryset, False)
+
+    @admin.action(description=_("Allow test users for the selected apps"), permissions=["change"])
+    def allow_test_users(self, request: HttpRequest, queryset: QuerySet[ClientApp]) -> None:
+        self._test_users(request, queryset, True)
+
+    @admin.action(description=_("Forbid test users for the selected apps"), permissions=["change"])
+    def forbid_test_users(self, request: HttpRequest, queryset: QuerySet[ClientApp]) -> None:
+        self._test_users(request, queryset, False)
+
+    def _test_users(
+        self, request: HttpRequest, queryset: QuerySet[ClientApp], allowed: bool
+    ) -> None:
+        for app in queryset:
+            forced.app_test_users_set(
+                client_app_id=app.pk, allowed=allowed, actor=actor_of(request)
+            )
+        self.message_user(request, _("%(count)d changed.") % {"count": len(queryset)})
 
     def _set(self, request: HttpRequest, queryset: QuerySet[ClientApp], active: bool) -> None:
         changed = sum(
@@ -250,8 +269,8 @@ class AuditEventAdmin(ReadOnlyModelAdmin):
     search_help_text = _("Exact: who, the object's id, or a request id")
 
     @admin.display(description=_("at"), ordering="id")
-    def when(self, event: AuditEvent) -> str:
-        return moment(event.at, seconds=True)
+    def when(self, event: AuditEvent) -> SafeString:
+        return stamp(event.at)
 
 
 @admin.register(IdempotencyRecord)

@@ -20,10 +20,8 @@ Result = ForcedOutcome.Result
 Reason = ForcedOutcome.Reason
 
 
-def forced_outcome_set(
-    *, client_app_id: int, subject: str, result: str, actor: str, reason: str = "", note: str = ""
-) -> ForcedOutcome:
-    """This person's claims answer `result` from now on (within a second, on every process)."""
+def forced_outcome_check(*, client_app: ClientApp, subject: str, result: str, reason: str) -> None:
+    """What `forced_outcome_set` would refuse."""
     if not subject_is_valid(subject):
         raise ServiceError("subject", "format", _("A user id is 1 to 128 printable characters."))
     if result not in Result.values:
@@ -37,23 +35,28 @@ def forced_outcome_set(
         raise ServiceError("reason", "blank", _("Say why the person is not eligible."))
     if result != Result.NOT_ELIGIBLE and reason:
         raise ServiceError("reason", "not_used", _("Only “not eligible” has a reason."))
+    if not client_app.test_users_allowed:
+        raise ServiceError("client_app", "not_allowed", _("This client app allows no test users."))
+    others = ForcedOutcome.objects.filter(client_app=client_app).exclude(subject=subject)
+    if others.count() >= MAX_PER_APP:
+        raise ServiceError(
+            "subject",
+            "too_many",
+            _("A client app has at most %(most)s test users."),
+            most=MAX_PER_APP,
+        )
+
+
+def forced_outcome_set(
+    *, client_app_id: int, subject: str, result: str, actor: str, reason: str = "", note: str = ""
+) -> ForcedOutcome:
+    """This person's claims answer `result` from now on (within a second, on every process)."""
     with transaction.atomic():
         # The app's row is locked, so that two at once can't both be the last that fits.
         app = ClientApp.objects.select_for_update(no_key=True).filter(pk=client_app_id).first()
         if app is None:
             raise ServiceError("client_app", "not_found", _("There is no such client app."))
-        if not app.test_users_allowed:
-            raise ServiceError(
-                "client_app", "not_allowed", _("This client app allows no test users.")
-            )
-        others = ForcedOutcome.objects.filter(client_app=app).exclude(subject=subject)
-        if others.count() >= MAX_PER_APP:
-            raise ServiceError(
-                "subject",
-                "too_many",
-                _("A client app has at most %(most)s test users."),
-                most=MAX_PER_APP,
-            )
+        forced_outcome_check(client_app=app, subject=subject, result=result, reason=reason)
         row, _made = ForcedOutcome.objects.update_or_create(
             client_app=app,
             subject=subject,
