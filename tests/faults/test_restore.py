@@ -103,6 +103,7 @@ def test_an_older_backup_is_restored_by_one_command(laisee: Copy) -> None:
 
 
 @pytest.mark.control
+@pytest.mark.nightly
 def test_until_the_lanes_are_reopened_redis_vouches_for_lost_claims(laisee: Copy) -> None:
     """The same loss with files copied behind the launcher's back: the check sees lost wins, and
     the one step of the restore that concerns lanes ends it."""
