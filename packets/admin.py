@@ -21,8 +21,8 @@ from engine.lib.adminkit import (
     ReadOnlyModelAdmin,
     digests_of,
     exact_filter,
-    moment,
     money,
+    stamp,
     uuid_of,
 )
 from packets.models import (
@@ -99,12 +99,12 @@ class PacketAdmin(RowAdmin):
         return money(packet.max_fen)
 
     @admin.display(description=_("opens at"), ordering="opens_at")
-    def opens(self, packet: Packet) -> str:
-        return moment(packet.opens_at)
+    def opens(self, packet: Packet) -> SafeString:
+        return stamp(packet.opens_at)
 
     @admin.display(description=_("closes at"), ordering="closes_at")
-    def closes(self, packet: Packet) -> str:
-        return moment(packet.closes_at)
+    def closes(self, packet: Packet) -> SafeString:
+        return stamp(packet.closes_at)
 
 
 @admin.register(Lane)
@@ -155,8 +155,8 @@ class LaneEpochAdmin(RowAdmin):
         return money(epoch.left_fen)
 
     @admin.display(description=_("opened at"))
-    def opened(self, epoch: LaneEpoch) -> str:
-        return moment(epoch.opened_at, seconds=True)
+    def opened(self, epoch: LaneEpoch) -> SafeString:
+        return stamp(epoch.opened_at)
 
 
 @admin.register(Claim)
@@ -194,8 +194,8 @@ class ClaimAdmin(RowAdmin):
         return claim.lane.number
 
     @admin.display(description=_("committed at"), ordering="committed_at")
-    def at(self, claim: Claim) -> str:
-        return moment(claim.committed_at, seconds=True)
+    def at(self, claim: Claim) -> SafeString:
+        return stamp(claim.committed_at)
 
 
 def _lanes_of(packet_id: uuid.UUID) -> list[int]:
@@ -230,8 +230,8 @@ class ClaimStateAdmin(RowAdmin):
         return money(state.claim.amount_fen)
 
     @admin.display(description=_("changed at"), ordering="changed_at")
-    def changed(self, state: ClaimState) -> str:
-        return moment(state.changed_at, seconds=True)
+    def changed(self, state: ClaimState) -> SafeString:
+        return stamp(state.changed_at)
 
 
 @admin.register(Account)
@@ -276,8 +276,8 @@ class TransferAdmin(RowAdmin):
     list_select_related = ["debit_account", "credit_account"]
 
     @admin.display(description=_("created at"), ordering="id")
-    def at(self, transfer: Transfer) -> str:
-        return moment(transfer.created_at, seconds=True)
+    def at(self, transfer: Transfer) -> SafeString:
+        return stamp(transfer.created_at)
 
 
 @admin.register(Gate)
@@ -287,8 +287,8 @@ class GateAdmin(RowAdmin):
     ordering = ["-id"]
 
     @admin.display(description=_("changed at"))
-    def changed(self, gate: Gate) -> str:
-        return moment(gate.changed_at, seconds=True)
+    def changed(self, gate: Gate) -> SafeString:
+        return stamp(gate.changed_at)
 
 
 @admin.register(Participant)
@@ -311,5 +311,5 @@ class ParticipantAdmin(RowAdmin):
         return participant.client_app_id
 
     @admin.display(description=_("first seen"))
-    def seen(self, participant: Participant) -> str:
-        return moment(participant.created_at)
+    def seen(self, participant: Participant) -> SafeString:
+        return stamp(participant.created_at)

@@ -34,7 +34,7 @@ from campaign.admin.forms import (
     packet_initial,
     zone_names,
 )
-from campaign.admin.shell import address_of, page, user_of
+from campaign.admin.shell import address_of, name_of, page, user_of
 from campaign.blueprints import fold, unfold
 from campaign.models import DEFAULT_TIMEZONE, Campaign, CampaignTemplate
 from engine.lib import clock, crypto
@@ -104,7 +104,7 @@ def build(request: HttpRequest, object_id: str | None = None) -> HttpResponse:
     return page(
         request,
         "campaign/builder.html",
-        _("Change %(name)s") % {"name": campaign.name_zh} if campaign else _("New campaign"),
+        _("Change %(name)s") % {"name": name_of(campaign)} if campaign else _("New campaign"),
         status=422 if posted else 200,
         form=form,
         packets=packets,

@@ -17,7 +17,7 @@ from django.utils.translation import gettext_lazy
 
 from campaign import people, selectors
 from campaign.admin import acts, board, builder, exports, lists, previewing, review, running
-from campaign.admin.shell import notices_seen, page, user_of
+from campaign.admin.shell import name_of, notices_seen, page, user_of
 from campaign.models import Campaign, CampaignTemplate, TargetUpload, TopUp
 from engine.lib.adminkit import (
     MomentFilter,
@@ -54,7 +54,7 @@ class CampaignAdmin(PlainModelAdmin):
     def name(self, campaign: Campaign) -> SafeString:
         return format_html(
             '<span class="ls-strong">{}</span> <span class="ls-mono ls-muted">{}</span>',
-            campaign.name_zh,
+            name_of(campaign),
             campaign.slug,
         )
 
@@ -160,7 +160,7 @@ def detail(request: HttpRequest, object_id: str) -> HttpResponse:
     return page(
         request,
         "campaign/detail.html",
-        campaign.name_zh,
+        name_of(campaign),
         subtitle=None,
         campaign=campaign,
         packets=[_packet_row(link.packet, campaign) for link in links],
@@ -203,6 +203,7 @@ def _packet_row(packet: Any, campaign: Campaign) -> dict[str, Any]:
     return {
         "packet": packet,
         "total": money(packet.total_fen),
+        "count": f"{packet.count:,}",
         "range": f"{yuan(packet.min_fen)} – " + (yuan(packet.max_fen) if packet.max_fen else "∞"),
         "opens": moment(packet.opens_at, campaign.timezone),
         "closes": moment(packet.closes_at, campaign.timezone),
@@ -283,6 +284,7 @@ EVENT_WORDS = {
     "end": gettext_lazy("ended"),
     "settle": gettext_lazy("settled"),
     "extend": gettext_lazy("moved the end"),
+    "export": gettext_lazy("exported the claims"),
     "top_up": gettext_lazy("topped up"),
     "top_up_request": gettext_lazy("asked for a top-up"),
     "top_up_reject": gettext_lazy("refused a top-up"),

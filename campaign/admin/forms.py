@@ -205,7 +205,12 @@ class PacketForm(DressedForm):
         coerce=int,
         initial=2,
     )
-    tiers = TiersField(label=_("Prizes"), required=False)
+    tiers = TiersField(
+        label=_("Prizes"),
+        required=False,
+        widget=forms.Textarea(attrs={"rows": 3}),
+        help_text=_("One a line: the amount in yuan, x, the quantity."),
+    )
     remainder = forms.ChoiceField(
         label=_("What no prize is"),
         choices=[choice for choice in Packet.Strategy.choices if choice[0] != "tiers"],

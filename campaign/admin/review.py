@@ -18,7 +18,7 @@ from django.utils.translation import gettext_lazy
 from campaign import people, selectors, services, versions
 from campaign.admin import acts
 from campaign.admin.forms import EVENNESS_WORDS, DressedForm
-from campaign.admin.shell import address_of, page, user_of
+from campaign.admin.shell import address_of, name_of, page, user_of
 from campaign.models import Campaign, TopUp
 from engine.lib.adminkit import moment
 from engine.lib.errors import ServiceError
@@ -137,7 +137,7 @@ def review(request: HttpRequest, object_id: str) -> HttpResponse:
     return page(
         request,
         "campaign/review.html",
-        _("Review: %(name)s") % {"name": campaign.name_zh},
+        _("Review: %(name)s") % {"name": name_of(campaign)},
         status=422 if post is not None else 200,
         campaign=campaign,
         version_hash=version_hash,
@@ -213,7 +213,10 @@ def _sheets(document: dict[str, Any], zone: str) -> list[dict[str, Any]]:
         return [
             (FIELD_LABELS[name], value_words(name, value, zone))
             for name, value in fields.items()
-            if name in FIELD_LABELS and value not in ("", None, [], False)
+            if name in FIELD_LABELS
+            and value not in ("", None, [], False)
+            # Where no prizes are drawn there is no remainder either.
+            and (name != "remainder" or fields["strategy"] == Packet.Strategy.TIERS)
         ]
 
     sheets = [{"title": _("Campaign"), "rows": rows(document)}]

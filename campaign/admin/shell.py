@@ -11,11 +11,12 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, reverse
 from django.utils.http import url_has_allowed_host_and_scheme
+from django.utils.translation import get_language
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_POST
 
 from campaign import people, services
-from campaign.models import Campaign
+from campaign.models import Campaign, Notice
 from packets.models import Gate
 
 Act = people.Act
@@ -37,6 +38,12 @@ def page(
         {**admin.site.each_context(request), "title": title, **context},
         status=status,
     )
+
+
+def name_of(campaign: Campaign) -> str:
+    """The campaign's name in the reader's language, where it has one."""
+    english = (get_language() or "").startswith("en")
+    return campaign.name_en if english and campaign.name_en else campaign.name_zh
 
 
 def back_to(campaign: Campaign) -> HttpResponse:
@@ -68,13 +75,23 @@ def global_context(request: HttpRequest) -> dict[str, Any]:
         "notices": [
             {
                 "text": services.notice_text(notice),
-                "address": address_of(notice.campaign),
+                "address": _address_of_notice(notice),
                 "at": notice.created_at,
             }
             for notice in unread
         ],
         "notices_newest": unread[0].pk if unread else 0,
     }
+
+
+def _address_of_notice(notice: Notice) -> str:
+    """Where what the notice asks for is done: one click leads there."""
+    if notice.kind in _ASKS_FOR_A_REVIEW and notice.campaign.state == Campaign.State.REVIEW:
+        return reverse("admin:campaign_review", args=[notice.campaign_id])
+    return address_of(notice.campaign)
+
+
+_ASKS_FOR_A_REVIEW = (Notice.Kind.REVIEW_REQUESTED, Notice.Kind.APPROVAL_VOIDED)
 
 
 @require_POST

@@ -193,6 +193,15 @@ def moment(at: dt.datetime | None, zone: str | None = None, *, seconds: bool = F
     return f"{local:{'%Y-%m-%d %H:%M:%S' if seconds else '%Y-%m-%d %H:%M'}} {zone_label(zone, at)}"
 
 
+def stamp(at: dt.datetime | None) -> SafeString:
+    """A moment of a list: `2027-02-06 20:00:05 UTC+8`, in the staff's zone, on one line."""
+    if at is None:
+        return format_html("<span>{}</span>", "–")
+    local = at.astimezone(ZoneInfo(settings.STAFF_TIME_ZONE))
+    offset = zone_label(settings.STAFF_TIME_ZONE, at).split("(")[1].rstrip(")")
+    return format_html('<span class="ls-num">{} {}</span>', f"{local:%Y-%m-%d %H:%M:%S}", offset)
+
+
 class LocalMomentField(forms.Field):
     """A time without a zone, as typed; `place` puts it into the zone chosen beside it."""
 

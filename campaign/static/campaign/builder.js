@@ -233,6 +233,13 @@
   // Red in the browser too: what the server has refused stays marked until it is right.
   if (find(".ls-note.is-bad[role=alert]")) touched.add("*");
   form.addEventListener("submit", () => { form.dataset.sent = "yes"; });
+  // What was refused is brought into view; the page may be long.
+  const bad = find(".has-error");
+  if (bad) {
+    bad.closest("details")?.setAttribute("open", "");
+    bad.scrollIntoView({ block: "center" });
+    bad.querySelector("input, select, textarea")?.focus({ preventScroll: true });
+  }
   let dirty = false;
   form.addEventListener("input", () => { dirty = true; });
   window.addEventListener("beforeunload", (event) => {
