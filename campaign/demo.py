@@ -13,6 +13,7 @@ import dataclasses
 import datetime as dt
 import hashlib
 import hmac
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,8 @@ from packets.models import Lane, Packet
 ACTOR = "system:seed_demo"
 APP_SLUG = "demo"
 CAMPAIGN_SLUG = "spring-festival"
+SEED_WAIT_S = 120.0  # a first seed takes seconds, on a busy machine a minute
+SEED_ASK_S = 0.2
 CAMPAIGN_LENGTH = dt.timedelta(days=365)
 # A campaign that ends sooner than this is replaced: a demo must not stop in the middle.
 LEAST_LEFT = dt.timedelta(days=1)
@@ -101,13 +104,25 @@ def demo_seed() -> Demo:
 
 
 class _OneAtATime:
-    """A session lock of Postgres: seeding makes many short transactions, none can hold it."""
+    """A session lock of Postgres: seeding makes many short transactions, none can hold it.
+
+    Asked for again and again instead of waited for: the application's time limit on locks is for
+    claims, and the first seed of a slow machine takes longer.
+    """
 
     KEY = int.from_bytes(b"ls:demo", "big")
 
     def __enter__(self) -> None:
+        deadline = time.monotonic() + SEED_WAIT_S
+        while not self._taken():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"another seed_demo has not finished within {SEED_WAIT_S:.0f} s")
+            time.sleep(SEED_ASK_S)
+
+    def _taken(self) -> bool:
         with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_lock(%s)", [self.KEY])
+            cursor.execute("SELECT pg_try_advisory_lock(%s)", [self.KEY])
+            return bool(cursor.fetchone()[0])
 
     def __exit__(self, *exc: object) -> None:
         with connection.cursor() as cursor:
