@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import itertools
 from typing import Any
 
+from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import Group, User
 
 from campaign import services
@@ -58,12 +60,18 @@ def add_packet(
     )
 
 
+@functools.cache
+def _password_hash() -> str:
+    """Of everybody's password: hashing takes its time on purpose, so it is done once."""
+    return make_password(PASSWORD)
+
+
 def member(group: str = "operations", name: str = "") -> User:
     """Somebody of the staff's groups; the same person for the same name."""
     name = name or group
     user = User.objects.filter(username=name).first()
     if user is None:
-        user = User.objects.create_user(name, password=PASSWORD, is_staff=True)
+        user = User.objects.create(username=name, password=_password_hash(), is_staff=True)
         user.groups.add(Group.objects.get(name=group))
     return user
 
