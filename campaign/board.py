@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from django.db import connection, transaction
 from django.db.models import Q
 
-from campaign.models import BurnSample, Campaign
+from campaign.models import BurnSample, Campaign, CampaignPacket
 from engine.lib import counters
 from engine.lib.clock import now
 
@@ -176,7 +176,7 @@ def settlement_lag_s(campaign_id: uuid.UUID | None = None) -> int:
 
 
 def packets_of(campaign_id: uuid.UUID) -> list[uuid.UUID]:
-    links = Campaign.packets.through.objects.filter(campaign=campaign_id)
+    links = CampaignPacket.objects.filter(campaign=campaign_id)
     return list(links.values_list("packet_id", flat=True))
 
 

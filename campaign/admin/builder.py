@@ -126,7 +126,7 @@ def forms_of(
     data = request.POST if bound else None
     zone = (data or draft.basics).get("timezone") or DEFAULT_TIMEZONE
     form = CampaignForm(data, initial=draft.basics)
-    packets = PacketFormSet(
+    packets = PacketFormSet(  # type: ignore[call-arg]
         data,
         request.FILES if bound else None,
         initial=draft.packets,
@@ -160,13 +160,14 @@ def _of_request(request: HttpRequest) -> Draft:
         slug=request.GET.get("template", ""), active=True
     ).first()
     source = None
+    fields: dict[str, Any] = {}
+    packets: list[dict[str, Any]] = []
     if request.GET.get("copy"):
         source = get_object_or_404(Campaign, pk=_uuid(request.GET["copy"]))
-    if template is None and source is None:
-        fields, packets = {}, []
-    else:
-        document = fold(source) if source else template.document  # type: ignore[union-attr]
-        fields, packets = unfold(document, starts_at)
+    if source is not None:
+        fields, packets = unfold(fold(source), starts_at)
+    elif template is not None:
+        fields, packets = unfold(template.document, starts_at)
     zone = ZoneInfo(str(fields.get("timezone_name") or fields.get("timezone") or DEFAULT_TIMEZONE))
     ends_at = fields.get("ends_at") or starts_at + dt.timedelta(days=1)
     apps = ClientApp.objects.filter(active=True)

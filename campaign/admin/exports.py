@@ -94,7 +94,7 @@ def progress(request: HttpRequest, object_id: str) -> HttpResponse:
     done, total = 0, 0
     try:
         found = stock_client().get(_key(request, campaign))
-        if found:
+        if isinstance(found, bytes):
             done, total = (int(number) for number in found.decode().split("/"))
     except redis.exceptions.RedisError:
         pass  # the bar stands still; the file comes all the same

@@ -292,7 +292,7 @@ class BasePacketFormSet(forms.BaseFormSet):
 
     @cached_property
     def kept(self) -> list[PacketForm]:
-        return [form for form in self.forms if not self._should_delete_form(form)]
+        return [form for form in self.forms if not self._should_delete_form(form)]  # type: ignore[attr-defined]
 
 
 PacketFormSet = forms.formset_factory(

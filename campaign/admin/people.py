@@ -52,7 +52,7 @@ def permission_label(permission: Permission) -> str:
         text = str(VERBS[verb]) % {"thing": model._meta.verbose_name}
     else:
         text = gettext(permission.name)
-    return f"{model._meta.app_config.verbose_name} · {text}"  # type: ignore[union-attr]
+    return f"{model._meta.app_config.verbose_name} · {text}"
 
 
 class LabelledAdmin(PlainModelAdmin):
@@ -61,9 +61,9 @@ class LabelledAdmin(PlainModelAdmin):
     def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         field = super().formfield_for_manytomany(db_field, request, **kwargs)
         if field is not None and db_field.related_model is Group:
-            field.label_from_instance = label_of  # type: ignore[attr-defined]
+            field.label_from_instance = label_of
         if field is not None and db_field.related_model is Permission:
-            field.label_from_instance = permission_label  # type: ignore[attr-defined]
+            field.label_from_instance = permission_label
         return field
 
 

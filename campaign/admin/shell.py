@@ -31,7 +31,7 @@ def page(
     request: HttpRequest, template: str, title: Any, status: int = 200, **context: Any
 ) -> TemplateResponse:
     """One of our own pages inside the admin's frame."""
-    request.current_app = admin.site.name  # type: ignore[attr-defined]
+    request.current_app = admin.site.name
     return TemplateResponse(
         request,
         template,

@@ -268,7 +268,7 @@ def dress(field: forms.Field) -> None:
         dressed = UnfoldAdminPasswordWidget()
     elif type(widget) in (forms.TextInput, forms.NumberInput):
         dressed = UnfoldAdminTextInputWidget()
-        dressed.input_type = widget.input_type
+        dressed.input_type = widget.input_type  # type: ignore[attr-defined]
     else:
         return
     dressed.attrs = {**dressed.attrs, **widget.attrs}
@@ -285,10 +285,10 @@ class NoCountPaginator(InfinitePaginator):
     """Previous and next, without asking Postgres how many rows there are."""
 
     def validate_number(self, number: Any) -> int:
-        number = int(super().validate_number(number))
-        if number > MAX_PAGES:
+        page: int = super().validate_number(number)
+        if page > MAX_PAGES:
             raise InvalidPage(_("Narrow the list by a date or a search instead."))
-        return number
+        return page
 
 
 class UncountedList(ChangeList):
@@ -376,7 +376,10 @@ class PlainModelAdmin(UnfoldModelAdmin):
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
         # A NUL can't be in any column; Postgres refuses it with an error.
-        return super().get_search_results(request, queryset, search_term.replace("\0", ""))
+        found: tuple[QuerySet[Any], bool] = super().get_search_results(
+            request, queryset, search_term.replace("\0", "")
+        )
+        return found
 
 
 class ReadOnlyModelAdmin(PlainModelAdmin):
@@ -399,7 +402,7 @@ class ReadOnlyModelAdmin(PlainModelAdmin):
         return False
 
     def get_fields(self, request: HttpRequest, obj: Model | None = None) -> list[Any]:
-        names: Iterable[str] = self.fields or [  # type: ignore[assignment]
+        names: Iterable[str] = self.fields or [
             field.name for field in self.opts.fields if field.name not in self.hidden
         ]
         return [self.shown_instead.get(name, name) for name in names]
