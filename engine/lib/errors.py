@@ -8,6 +8,7 @@ translated when they are shown: `message` may be lazy.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from django.utils.functional import Promise
@@ -48,7 +49,7 @@ class TransitionRefused(ServiceError):
         what: str,
         state: str,
         wanted: tuple[str, ...],
-        labels: dict[str, str | Promise] | None = None,
+        labels: Mapping[str, str | Promise] | None = None,
     ) -> None:
         said = labels or {}
         super().__init__(

@@ -53,7 +53,7 @@ class LoginForm(AuthenticationForm):
         if not device.verify_token(code):
             raise ValidationError({"code": ValidationError(WRONG_CODE, "wrong_code")})
         # `login` reads this and remembers the device in the session.
-        user.otp_device = device
+        user.otp_device = device  # type: ignore[attr-defined]
 
 
 class CodeForm(forms.Form):

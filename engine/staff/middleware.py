@@ -54,7 +54,7 @@ class AdminSecondFactor:
             logout(request)
             return _to("admin:login", request)
         # The device is looked up once more on each request: a revoked one holds nobody logged in.
-        if not request.user.is_verified() and (
+        if not request.user.is_verified() and (  # type: ignore[attr-defined]
             second_factor.is_needed(request.user)
             or second_factor.device_of(request.user) is not None
         ):
