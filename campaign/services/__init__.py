@@ -1,6 +1,7 @@
 """What can be done to a campaign: one module a subject, one name for all of them.
 
-    drafts    make, change, copy; from a template       review    submit, approve, send back
+    drafts    make and change                           review    submit, approve, send back
+    copies    from a template, as a copy, as a template
     life      launch, pause, resume, kill, end, settle  topups    more money, a later end
     targets   lists of people                           notices   what staff have to know
 
@@ -11,17 +12,19 @@ nobody approves or decides what is their own.
 
 from __future__ import annotations
 
+from campaign.services.copies import (
+    campaign_copy,
+    campaign_create_from_template,
+    template_from_campaign,
+)
 from campaign.services.drafts import (
     MAX_PACKETS_PER_CAMPAIGN,
     campaign_budget_set,
-    campaign_copy,
     campaign_create,
-    campaign_create_from_template,
     campaign_packet_add,
     campaign_packet_change,
     campaign_packet_remove,
     campaign_update,
-    template_from_campaign,
 )
 from campaign.services.life import (
     campaign_end,

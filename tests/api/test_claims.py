@@ -11,6 +11,7 @@ import pytest
 
 from campaign import services
 from campaign.models import Campaign
+from engine import forced
 from engine.lib import clock, ids
 from engine.models import ClientApp
 from packets import services as packet_services
@@ -18,7 +19,7 @@ from packets.claiming import sync
 from packets.claiming.effects import Outcome, Result, Unavailable
 from packets.models import Claim, Lane, Packet
 from tests import world
-from tests.api.doors import DOORS, Door, Visitor
+from tests.api.doors import DOORS, Door, Visitor, forget_packets
 from tests.campaign import stage
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -256,3 +257,24 @@ def test_forty_people_twice_each_at_once(door: Door, visit: Visit, app: ClientAp
     assert len(once) == 20 and sum(once.values()) == 20_000
     lane = Lane.objects.get(packet=packet)
     assert (lane.claimed_count, lane.claimed_fen) == (20, 20_000)
+
+
+def test_a_test_user_hears_what_was_set_for_them_through_every_door(
+    visit: Visit, packet: Packet, app: ClientApp
+) -> None:
+    forced.app_test_users_set(client_app_id=app.pk, allowed=True, actor="x")
+    for subject, result, reason in [("t1", "won", ""), ("t2", "not_eligible", "not_new")]:
+        forced.forced_outcome_set(
+            client_app_id=app.pk, subject=subject, result=result, reason=reason, actor="x"
+        )
+    forget_packets()
+
+    won, refused = visit("t1").post(route(packet), {}), visit("t2").post(route(packet), {})
+
+    assert won.json["test"] is refused.json["test"] is True
+    assert won.json["claim"]["amount_fen"] == 1_000
+    assert won.json["claim"]["claimed_at"] == "2000-01-01T00:00:00Z"
+    assert (refused.json["result"], refused.json["reason"]) == ("not_eligible", "not_new")
+    assert Claim.objects.count() == 0
+    assert visit("t1").get("/me/claims").json["results"] == []
+    assert "test" not in visit("alice").post(route(packet), {}).json
