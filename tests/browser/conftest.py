@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,18 +14,28 @@ from tests.browser import chromium
 from tests.browser.hand import Hand
 from tests.private_copy import Copy
 
+# Fields for dates follow the browser's own language, not the page's.
+LOCALES = {"zh-hans": "zh-CN", "en": "en-US"}
+
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
+def browsers() -> Iterator[dict[str, Browser]]:
+    """A Chinese and an English browser."""
     why = chromium.missing()
     if why:
         pytest.skip(why)
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(
-            executable_path=chromium.executable(), args=list(chromium.FLAGS)
-        )
+        started = {
+            language: playwright.chromium.launch(
+                executable_path=chromium.executable(),
+                args=[*chromium.FLAGS, f"--lang={locale}"],
+                env={**os.environ, "LANGUAGE": locale.replace("-", "_")},
+            )
+            for language, locale in LOCALES.items()
+        }
         yield started
-        started.close()
+        for browser in started.values():
+            browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +46,12 @@ def demo(laisee: Copy) -> dict[str, Any]:
 
 
 @pytest.fixture
-def person(browser: Browser, laisee: Copy) -> Iterator[Callable[..., Hand]]:
+def person(browsers: dict[str, Browser], laisee: Copy) -> Iterator[Callable[..., Hand]]:
     """Opens a window of somebody's own; every window is looked through at the end."""
     hands: list[Hand] = []
 
     def open_window(language: str, who: str = "") -> Hand:
-        hands.append(Hand(browser, laisee.base_url, language, who))
+        hands.append(Hand(browsers[language], laisee.base_url, language, who))
         return hands[-1]
 
     yield open_window

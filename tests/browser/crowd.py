@@ -70,5 +70,5 @@ class Crowd:
         for _person in range(people):
             answer = self.claim(packet, door=door)
             assert answer["result"] == "won", answer
-            total_fen += int(answer["amount_fen"])
+            total_fen += int(answer["claim"]["amount_fen"])
         return total_fen
