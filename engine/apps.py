@@ -9,6 +9,7 @@ from django.utils.translation import gettext_lazy as _
 
 class EngineConfig(AppConfig):
     name = "engine"
+    default = True  # of the configurations in this file
     verbose_name = _("Access and audit")
 
     def ready(self) -> None:
