@@ -37,6 +37,10 @@ VERBS = {
 }
 
 
+# Tables of libraries that no screen shows: there is nothing to have a right to.
+UNSEEN_APPS = ("admin", "contenttypes", "sessions", "otp_totp")
+
+
 def label_of(group: Group) -> Any:
     known = {str(one): label for one, label in people.GROUP_LABELS.items()}
     return known.get(group.name, group.name)
@@ -64,6 +68,7 @@ class LabelledAdmin(PlainModelAdmin):
             field.label_from_instance = label_of
         if field is not None and db_field.related_model is Permission:
             field.label_from_instance = permission_label
+            field.queryset = field.queryset.exclude(content_type__app_label__in=UNSEEN_APPS)
         return field
 
 

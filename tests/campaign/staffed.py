@@ -10,7 +10,7 @@ from django_otp import DEVICE_ID_SESSION_KEY
 from django_otp.plugins.otp_totp.models import TOTPDevice
 
 from campaign import services
-from campaign.models import Campaign, TopUp
+from campaign.models import Campaign, CampaignTemplate, TopUp
 from engine.lib import clock
 from engine.models import IdempotencyRecord
 from engine.staff.reauth import SESSION_KEY as PASSWORD_AT
@@ -21,6 +21,7 @@ from tests.campaign import stage
 
 # What people have typed, in both languages; it stands on the pages of either.
 NAMES = {"name_zh": "除夕红包雨", "name_en": "Lantern Night"}
+ROOT = "tiny-root"
 TYPED = [*NAMES.values(), "每人限领一次", "人人有份", "春节红包", "An app", "加预算"]
 
 
@@ -69,10 +70,17 @@ def furnish() -> list[str]:
         created_at=clock.now(),
     )
     assert Campaign.objects.count() == 5 and TopUp.objects.count() == 1 and draft.pk
-    return [*TYPED, *User.objects.values_list("username", flat=True), "芝麻开门", "tiny-root"]
+    people = User.objects.values_list("username", flat=True)
+    templates = CampaignTemplate.objects.values_list(
+        "slug", "name_zh", "name_en", "description_zh", "description_en"
+    )
+    typed = [*TYPED, *people, *(text for row in templates for text in row), "芝麻开门", ROOT]
+    # Headings begin with a capital.
+    typed += [text[0].upper() + text[1:] for text in typed if text]
+    return sorted(filter(None, typed), key=len, reverse=True)
 
 
-def everything_allowed(name: str = "tiny-root") -> Client:
+def everything_allowed(name: str = ROOT) -> Client:
     """A superuser, logged in with the second factor, whose password was typed just now."""
     user = User.objects.create_superuser(name, password=stage.PASSWORD)
     user.groups.set(Group.objects.all())
