@@ -19,10 +19,12 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
-def staff() -> Client:
+def staff(settings: Any) -> Client:
+    settings.REQUIRE_SECOND_FACTOR = False  # tests/engine and tests/campaign tell of log-ins
     user = User.objects.create_superuser("ann", password="x")
     client = Client()
     client.force_login(user)
+    client.cookies[settings.LANGUAGE_COOKIE_NAME] = "en"
     return client
 
 
