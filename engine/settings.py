@@ -103,10 +103,10 @@ MIDDLEWARE = [
     "engine.staff.middleware.AdminSecondFactor",
     "engine.lib.middleware.AdminMessages",
     "engine.lib.middleware.AdminFrames",
-    "engine.staff.middleware.AdminLockOut",
+    "axes.middleware.AxesMiddleware",
 ]
 # Not by their own names in MIDDLEWARE, but there: CSRF and frame protection of the admin.
-SILENCED_SYSTEM_CHECKS = ["security.W002", "security.W003", "axes.W002"]
+SILENCED_SYSTEM_CHECKS = ["security.W002", "security.W003"]
 ROOT_URLCONF = "engine.edge_urls" if DOOR == "edge" else "engine.urls"
 WSGI_APPLICATION = "engine.wsgi.application"
 APPEND_SLASH = False

@@ -116,10 +116,15 @@ def _moment(value: Any) -> dt.datetime | None:
 
 
 def _stored(packet: dict[str, Any]) -> dict[str, Any]:
-    """As JSON. Pass phrases aren't asked for here: they would be readable in the request."""
+    """As JSON. Pass phrases aren't asked for here: they would be readable in the request. Lists of
+    people neither: a list is part of what is approved, and could only come afterwards."""
     if packet.get("password"):
         raise ServiceError(
             "password", "not_here", _("A packet with a pass phrase can't be added by a top-up.")
+        )
+    if packet.get("targeted"):
+        raise ServiceError(
+            "targeted", "not_here", _("A packet for listed people can't be added by a top-up.")
         )
     return {
         name: value.isoformat() if isinstance(value, dt.datetime) else value

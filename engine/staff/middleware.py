@@ -1,11 +1,10 @@
-"""Under /admin: counts failed log-ins, knows second factors, and holds back who is half inside."""
+"""Under /admin: knows second factors and the age of a session; holds back who is half inside."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from urllib.parse import urlencode
 
-from axes.middleware import AxesMiddleware
 from django.contrib.auth import logout
 from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.urls import reverse
@@ -20,17 +19,6 @@ OPEN_PATHS = (
     "/static/", "/admin/login/", "/admin/logout/", "/admin/second-factor/", "/admin/language",
     "/admin/jsi18n/",
 )  # fmt: skip
-
-
-class AdminLockOut:
-    """The lock-out's answer; the counting is done by the authentication backend."""
-
-    def __init__(self, get_response: GetResponse) -> None:
-        self.get_response = get_response
-        self.inner = AxesMiddleware(get_response)
-
-    def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        return (self.inner if is_page(request.path_info) else self.get_response)(request)
 
 
 class AdminSecondFactor:

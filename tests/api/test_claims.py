@@ -134,7 +134,11 @@ def test_before_it_opens(visit: Visit, app: ClientApp) -> None:
 def test_who_is_not_meant_hears_why(
     visit: Visit, campaign: Campaign, rules: dict[str, Any], token: dict[str, Any], reason: str
 ) -> None:
-    packet = stage.add_packet(campaign, **rules)
+    mine = stage.draft(campaign.client_apps.get())
+    packet = stage.add_packet(mine, **rules)
+    if packet.targeted:
+        packet_services.packet_targets_add(packet_id=packet.pk, participants=[bytes(16)])
+    stage.launch(mine)
 
     answer = visit("alice", **token).post(route(packet))
 
@@ -164,17 +168,22 @@ def test_who_is_meant_wins(
 def test_a_targeted_packet_is_for_those_on_its_list(
     visit: Visit, app: ClientApp, campaign: Campaign
 ) -> None:
-    packet = stage.add_packet(campaign, targeted=True)
+    listed = stage.draft(campaign.client_apps.get())
+    packet = stage.add_packet(listed, targeted=True)
     packet_services.packet_targets_add(
         packet_id=packet.pk, participants=[ids.participant_digest(app.pk, "alice")]
     )
+    stage.launch(listed)
 
     assert visit("alice").post(route(packet)).json["result"] == "won"
     assert visit("bob").post(route(packet)).json["reason"] == "not_targeted"
 
 
 def test_a_password_is_tried_five_times(visit: Visit, campaign: Campaign) -> None:
-    packet = stage.add_packet(campaign, password="恭喜发财")
+    # Of a campaign of its own: a pass phrase isn't written into a top-up's request.
+    secret = stage.draft(campaign.client_apps.get())
+    packet = stage.add_packet(secret, password="恭喜发财")
+    stage.launch(secret)
 
     answers = [visit("bob").post(route(packet), {"password": f"guess{i}"}) for i in range(6)]
 

@@ -18,6 +18,7 @@ from campaign.models import (
     TargetUpload,
     TopUp,
 )
+from campaign.services.common import EDITABLE
 from campaign.versions import version_hash
 from engine.lib import auth, clock
 from engine.models import AuditEvent, ClientApp, ForcedOutcome
@@ -55,9 +56,16 @@ def draft(app: ClientApp | None = None, budget_fen: int = 100_000, **fields: Any
 def add_packet(
     campaign: Campaign, total_fen: int = 10_000, count: int = 10, **rules: Any
 ) -> Packet:
-    return services.campaign_packet_add(
-        campaign_id=campaign.pk, actor=ACTOR, total_fen=total_fen, count=count, **rules
-    )
+    """A further packet; one of a running campaign is asked for by Ann and granted by Bob."""
+    campaign.refresh_from_db()
+    if campaign.state in EDITABLE:
+        return services.campaign_packet_add(
+            campaign_id=campaign.pk, actor=ACTOR, total_fen=total_fen, count=count, **rules
+        )
+    top_up(campaign, 0, {"total_fen": total_fen, "count": count, **rules})
+    return Packet.objects.filter(campaign_link__campaign=campaign).order_by(
+        "-campaign_link__order"
+    )[0]
 
 
 @functools.cache
@@ -78,8 +86,8 @@ def member(group: str = "operations", name: str = "") -> User:
 
 def ready(campaign: Campaign) -> Campaign:
     """The draft with the texts that a review asks for."""
-    fields = {"rules_zh": "每人限领一次", "odds_zh": "人人有份"}
-    Campaign.objects.filter(pk=campaign.pk).update(**fields)
+    for name, words in {"rules_zh": "每人限领一次", "odds_zh": "人人有份"}.items():
+        Campaign.objects.filter(pk=campaign.pk, **{name: ""}).update(**{name: words})
     return Campaign.objects.get(pk=campaign.pk)
 
 

@@ -365,6 +365,8 @@ def test_a_top_up_is_refused_or_withdrawn_without_a_trace_in_the_books() -> None
         ({"extra_fen": 5, "reason": " "}, "reason"),
         ({"extra_fen": 5, "packets": [{"total_fen": 6, "count": 1}]}, "budget_fen"),
         ({"extra_fen": 5, "packets": [{"total_fen": 5, "count": 0}]}, "count"),
+        ({"extra_fen": 5, "packets": [{"total_fen": 5, "count": 1, "targeted": True}]}, "targeted"),
+        ({"extra_fen": 5, "packets": [{"total_fen": 5, "count": 1, "password": "x"}]}, "password"),
     ],
 )
 def test_a_top_up_that_makes_no_sense_is_refused_when_it_is_asked(
