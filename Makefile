@@ -14,6 +14,8 @@ FIND_PYTHON = found=; for p in "$(PYTHON)" python3 /usr/bin/python3 python3.14 p
 	"$$p" -c 'import ensurepip; ensurepip.version()' >/dev/null 2>&1 && { found=$$p; break; }; \
 	done; \
 	[ -n "$$found" ] || { echo "! no Python 3.11 or newer found; name one: make $@ PYTHON=/path/to/python3" >&2; exit 1; }
+# Of the pictures that the browser tests can take, those that the docs show.
+PICTURES = log-in choose builder review live kill ended board
 # Checks that only read the code still need settings; they reach no server.
 TOOL_ENV = env -u PORT -u EDGE_PORT \
 	SECRET_KEY=tools-that-only-read-the-code-pass-the-checks-as-well-0123456789 \
@@ -68,7 +70,7 @@ browser: venv-dev ## Chromium and Chinese fonts for the browser tests (by apt-ge
 	@$(PY) -m tests.browser.chromium
 
 pictures: venv-dev browser ## take the pictures of the docs anew, from the browser tests
-	@LAISEE_PICTURES=docs/pictures $(PY) -m pytest -q tests/browser
+	@LAISEE_PICTURES=docs/pictures LAISEE_PICTURES_ONLY="$(PICTURES)" $(PY) -m pytest -q tests/browser
 
 messages: venv-dev ## bring the Chinese catalogue in line with the code
 	@$(TOOL_ENV) $(PY) -W ignore manage.py messages

@@ -54,6 +54,9 @@ def address_of(campaign: Campaign) -> str:
     return reverse("admin:campaign_campaign_change", args=[campaign.pk])
 
 
+# Above each page; more than these would push the page itself out of sight.
+NOTICES_SHOWN = 3
+
 # --- around every page ----------------------------------------------------------------------------
 
 
@@ -78,10 +81,22 @@ def global_context(request: HttpRequest) -> dict[str, Any]:
                 "address": _address_of_notice(notice),
                 "at": notice.created_at,
             }
-            for notice in unread
+            for notice in _worth_showing(unread)
         ],
         "notices_newest": unread[0].pk if unread else 0,
     }
+
+
+def _worth_showing(unread: list[Notice]) -> list[Notice]:
+    """The newest few, one of a kind for a campaign, and no request that is settled already."""
+    shown: dict[tuple[Any, str], Notice] = {}
+    for notice in unread:
+        done = notice.kind == Notice.Kind.REVIEW_REQUESTED and (
+            notice.campaign.state != Campaign.State.REVIEW
+        )
+        if not done:
+            shown.setdefault((notice.campaign_id, notice.kind), notice)
+    return list(shown.values())[:NOTICES_SHOWN]
 
 
 def _address_of_notice(notice: Notice) -> str:

@@ -16,7 +16,7 @@ from engine.staff import second_factor
 
 def code_field(**options: Any) -> forms.CharField:
     return forms.CharField(
-        label=_("Code"),
+        label=_("One-time code"),
         max_length=10,
         widget=UnfoldAdminTextInputWidget(
             attrs={"autocomplete": "one-time-code", "inputmode": "numeric", "placeholder": "000000"}

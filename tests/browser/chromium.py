@@ -12,7 +12,8 @@ import subprocess
 import sys
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-PACKAGES = ("chromium", "fonts-noto-cjk")
+# The second one only matters for pictures: dates as Chinese browsers write them.
+PACKAGES = ("chromium", "chromium-l10n", "fonts-noto-cjk")
 # Seconds; two packages of about 150 MB together.
 INSTALL_TIMEOUT_S = 600
 HOW = "as root, `make browser` installs it; elsewhere: apt-get install " + " ".join(PACKAGES)

@@ -26,7 +26,9 @@ TOTP_STEP_S = 30
 WINDOW = {"width": 1360, "height": 850}
 TALLEST = 1_700
 SETTLE_MS = 400  # charts follow a new size with a short animation
+# A folder to keep pictures in; empty: none are taken. `make pictures` keeps the docs' own few.
 PICTURES = os.environ.get("LAISEE_PICTURES", "")
+PICTURES_ONLY = os.environ.get("LAISEE_PICTURES_ONLY", "").split()
 # Read quickly and kept in the repository.
 PICTURE_MAX_BYTES = 200_000
 
@@ -144,7 +146,7 @@ class Hand:
         wait: Callable[[], object] | None = None,
     ) -> None:
         """Keep this moment as `<name>.<language>.png`, if pictures are being taken."""
-        if not PICTURES:
+        if not PICTURES or (PICTURES_ONLY and name not in PICTURES_ONLY):
             return
         if wait is not None:
             wait()
