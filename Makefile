@@ -15,7 +15,7 @@ FIND_PYTHON = found=; for p in "$(PYTHON)" python3 /usr/bin/python3 python3.14 p
 	done; \
 	[ -n "$$found" ] || { echo "! no Python 3.11 or newer found; name one: make $@ PYTHON=/path/to/python3" >&2; exit 1; }
 # Of the pictures that the browser tests can take, those that the docs show.
-PICTURES = log-in choose builder review live kill ended board
+PICTURES = log-in choose builder review live kill
 # Checks that only read the code still need settings; they reach no server.
 TOOL_ENV = env -u PORT -u EDGE_PORT \
 	SECRET_KEY=tools-that-only-read-the-code-pass-the-checks-as-well-0123456789 \
