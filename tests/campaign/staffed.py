@@ -12,7 +12,7 @@ from django_otp.plugins.otp_totp.models import TOTPDevice
 from campaign import services
 from campaign.models import Campaign, CampaignTemplate, TopUp
 from engine.lib import clock
-from engine.models import IdempotencyRecord
+from engine.models import ClientApp, IdempotencyRecord
 from engine.staff.reauth import SESSION_KEY as PASSWORD_AT
 from engine.staff.sessions import BEGAN, SEEN
 from packets import settlement
@@ -94,3 +94,25 @@ def everything_allowed(name: str = ROOT) -> Client:
     )
     session.save()
     return client
+
+
+def typed(app: ClientApp, **instead: str) -> dict[str, str]:
+    """What stands in the form of a new campaign: one lucky packet of ¥500.00 in 100 portions."""
+    return {
+        "name_zh": NAMES["name_zh"],
+        "name_en": NAMES["name_en"],
+        "slug": "lantern-9",
+        "budget": "1000",
+        "timezone": "Asia/Shanghai",
+        "starts_at": "2037-02-14T20:00",
+        "ends_at": "2037-02-15T20:00",
+        "client_apps": str(app.pk),
+        "packets-TOTAL_FORMS": "1",
+        "packets-INITIAL_FORMS": "0",
+        "packets-0-strategy": "lucky",
+        "packets-0-remainder": "lucky",
+        "packets-0-evenness": "2",
+        "packets-0-total": "500",
+        "packets-0-count": "100",
+        **instead,
+    }

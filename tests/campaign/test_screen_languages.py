@@ -7,10 +7,12 @@ have typed. Anything else is a text that nobody translated.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import deque
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
+from typing import Any
 from urllib.parse import parse_qsl, urljoin, urlsplit
 from zoneinfo import available_timezones
 
@@ -19,10 +21,13 @@ from django.conf import settings
 from django.test import Client
 
 from campaign import people
+from campaign.models import Campaign
+from engine.models import ClientApp
 from tests.campaign import staffed, stage
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(300)]
 
+LIST = "/admin/campaign/campaign/"
 # Pages with other rows, sorted otherwise or filtered are the same screen.
 MAX_PAGES_A_SHAPE = 2
 MAX_PAGES = 600
@@ -49,6 +54,7 @@ _CODES = [
         r"\b[0-9a-f]{8,}(?:-[0-9a-f]{4,})*\b…?",  # ids and hashes
         r"\b[\w-]*\d[\w-]*\b",  # anything with a digit in it: slugs, times, versions
         r"\S*\*{4,}",  # a masked secret
+        r"%\(\w+\)s",  # a place that a script fills
     )
 ]
 _ZONE = re.compile(r"\b[\w+-]+(?:/[\w+-]+)*")
@@ -71,6 +77,7 @@ class Words(HTMLParser):
     def __post_init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self._open: list[tuple[str, bool]] = []
+        self._json = False
 
     @property
     def quiet(self) -> bool:
@@ -78,6 +85,7 @@ class Words(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = {name: value or "" for name, value in attrs}
+        self._json = tag == "script" and given.get("type") == "application/json"
         if tag == "a" and "href" in given:
             self.links.append(given["href"])
         if not self.quiet:
@@ -103,8 +111,27 @@ class Words(HTMLParser):
                 return
 
     def handle_data(self, data: str) -> None:
+        if self._open and self._open[-1][0] == "script" and self._json:
+            self.texts += strings_of(json.loads(data), self.language)
         if data.strip() and not self.quiet:
             self.texts.append(" ".join(data.split()))
+
+
+# Members that a page's script reads and nobody else.
+FOR_SCRIPTS = {"state", "address"}
+
+
+def strings_of(value: Any, language: str) -> list[str]:
+    """Every text inside a JSON value. Members' names are for programs, but one that is a language
+    says what is inside: the phones of the preview show both.
+    """
+    if isinstance(value, dict):
+        foreign = {code.lower() for code, _name in settings.LANGUAGES} - {language}
+        parts = [part for name, part in value.items() if name.lower() not in foreign | FOR_SCRIPTS]
+        return [text for part in parts for text in strings_of(part, language)]
+    if isinstance(value, list):
+        return [text for part in value for text in strings_of(part, language)]
+    return [value] if isinstance(value, str) and value.strip() else []
 
 
 def read(html: str, language: str) -> Words:
@@ -185,6 +212,27 @@ def test_every_page_speaks_one_language(language: str) -> None:
         print(address, *found, sep="\n    ")
     assert len(pages) > 40, "the spider found too little to prove anything"
     assert mixed == {}
+
+
+@pytest.mark.parametrize("language", ["zh-hans", "en"])
+def test_what_pages_fetch_speaks_one_language(language: str) -> None:
+    """The live boards, and the preview with a refusal and without."""
+    typed = staffed.furnish()
+    client = staffed.everything_allowed()
+    speak(client, language)
+    find = english_in if language == "zh-hans" else chinese_in
+    running = Campaign.objects.get(slug="lantern-1")
+    app = ClientApp.objects.get(slug="app-1")
+    answers = [
+        client.get(f"{LIST}board-data/"),
+        client.get(f"{LIST}{running.pk}/board-data/"),
+        client.post(f"{LIST}preview/", staffed.typed(app)),
+        client.post(f"{LIST}preview/", staffed.typed(app, **{"packets-0-least": "9999"})),
+    ]
+    for answer in answers:
+        assert answer.status_code == 200, answer.request["PATH_INFO"]
+        texts = strings_of(answer.json(), language)
+        assert [text for text in texts if find(text, typed)] == [], answer.request["PATH_INFO"]
 
 
 @pytest.mark.parametrize("language", ["zh-hans", "en"])
