@@ -18,7 +18,9 @@ from zoneinfo import available_timezones
 
 import pytest
 from django.conf import settings
+from django.template.loader import render_to_string
 from django.test import Client
+from django.utils import translation
 
 from campaign import people
 from campaign.models import Campaign
@@ -243,6 +245,30 @@ def test_the_log_in_page_speaks_one_language_and_offers_both(language: str) -> N
     find = english_in if language == "zh-hans" else chinese_in
     assert [text for text in read(html, language).texts if find(text, [])] == []
     assert ">简体中文</button>" in html and ">English</button>" in html
+
+
+@pytest.mark.parametrize("language", ["zh-hans", "en"])
+def test_dead_ends_speak_one_language(language: str) -> None:
+    """No right, no such page, a fault, and the page of a second factor that isn't set up yet."""
+    find = english_in if language == "zh-hans" else chinese_in
+    support = Client(raise_request_exception=False)
+    support.force_login(stage.member("support", "sue"))
+    newcomer = Client()
+    newcomer.force_login(stage.member("finance", "fay"))
+    for client, address, status in (
+        (support, f"{LIST}kill-switch/", 403),
+        (support, "/admin/nonsense/", 404),
+        (newcomer, "/admin/second-factor/", 200),
+    ):
+        speak(client, language)
+        answer = client.get(address)
+        assert answer.status_code == status, address
+        html = answer.content.decode()
+        assert f'lang="{language}"' in html
+        assert [text for text in read(html, language).texts if find(text, ["fay"])] == [], address
+    with translation.override(language):
+        html = render_to_string("500.html")
+    assert [text for text in read(html, language).texts if find(text, [])] == []
 
 
 def test_the_reader_sees_what_is_mixed() -> None:
