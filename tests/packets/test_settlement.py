@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psycopg
 import pytest
@@ -277,7 +278,8 @@ def test_a_lock_that_goes_away_is_waited_for_again(
             retries.append(pause_s)
             link.rollback()
 
-        monkeypatch.setattr("packets.settlement.time.sleep", let_go)
+        # The module's own clock: other threads of this process sleep too.
+        monkeypatch.setattr(settlement, "time", SimpleNamespace(sleep=let_go))
         assert settle_lane(lane.id).settled == 4
     assert len(retries) == 1
 
