@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-import threading
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -15,7 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from engine.lib import clock
 from engine.lib.redis import stock as stock_client
 from packets import ledger, recovery, services, settlement, stock
-from packets.claiming import journal, registry, sync
+from packets.claiming import journal, registry, sync, trouble
 from packets.claiming.effects import Reserve, Result, Unavailable
 from packets.models import (
     Account,
@@ -202,41 +202,27 @@ def test_a_clock_skew_costs_one_push_of_flags(monkeypatch: pytest.MonkeyPatch) -
     assert sum("packets_gate" in query["sql"] for query in queries) <= 4
 
 
-def test_locked_lanes_leave_a_connection_to_the_others(owner_dsn: str) -> None:
-    hot = world.open_packet(1_000_000, 5_000)
-    stuck = [world.open_packet() for _ in range(3)]
-    for packet in (hot, *stuck):
-        world.claim(packet, "warm")
+def test_locked_lanes_leave_a_connection_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two lanes time out on both connections: refused for a moment, then tried one at a time."""
+    now_s = [100.0]
+    monkeypatch.setattr(trouble, "time", SimpleNamespace(monotonic=lambda: now_s[0]))
+    lanes = trouble.Trouble()
+    for lane in (1, 2):
+        assert lanes.may_start(lane, 2)
+    for lane in (1, 2):
+        lanes.learn(lane, [Unavailable("the lane is locked")])
+        with pytest.raises(Unavailable):
+            lanes.check(lane)
+    lanes.check(3)
 
-    def wins_of_a_second() -> int:
-        until = time.monotonic() + 1.0
-        wins = []
+    now_s[0] += trouble.FIRST_PAUSE_S
+    lanes.check(1)
+    assert lanes.may_start(1, 2)
+    assert not lanes.may_start(2, 1)  # that connection is for those that are well
+    assert lanes.may_start(3, 1)
 
-        def ask(packet: Packet, name: str) -> None:
-            number = 0
-            while time.monotonic() < until:
-                number += 1
-                try:
-                    result = world.claim(packet, f"{name}-{number}-{until}").result
-                except Unavailable:
-                    continue
-                if packet is hot and result is Result.WON:
-                    wins.append(1)
-
-        threads = [threading.Thread(target=ask, args=(hot, f"h{i}")) for i in range(4)]
-        threads += [threading.Thread(target=ask, args=(stuck[i % 3], f"s{i}")) for i in range(6)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(20)
-        return len(wins)
-
-    names = ", ".join(f"'{packet.id}'" for packet in stuck)
-    with locked(owner_dsn, f"SELECT 1 FROM packets_lane WHERE packet_id IN ({names}) FOR UPDATE"):
-        wins_of_a_second()  # the lanes become known as troubled
-        # Without the pause and the place kept free the hot lane commits a batch per lock timeout:
-        # ten claims a second at most.
-        assert wins_of_a_second() > 100
+    lanes.learn(1, ["won"])
+    assert lanes.may_start(2, 2) and lanes.may_start(1, 1)
 
 
 @pytest.mark.parametrize(
