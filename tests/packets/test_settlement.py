@@ -15,7 +15,7 @@ import pytest
 from django.db import OperationalError, connection, transaction
 
 from packets import selectors, settlement, tasks
-from packets.models import ClaimState, LaneCursor
+from packets.models import Account, ClaimState, LaneCursor
 from packets.settlement import SettlementResult, TapeBroken, retry_parked, settle_due, settle_lane
 from tests.conftest import wait_until
 from tests.factories import make_claims, make_packet, people
@@ -329,6 +329,10 @@ def test_a_batch_looks_up_by_key_before_postgres_has_statistics() -> None:
     """As joins these look-ups compared every claim of a batch with every wallet there was."""
     packet, lane = one_lane(10)
     make_claims(lane, 4)
+    # As many as fill many pages: of a table of one page any way of reading it costs the same.
+    Account.objects.bulk_create(
+        Account(kind=Account.Kind.WALLET, owner=f"{n:032x}") for n in range(3_000)
+    )
     names = {
         "lane": lane.id,
         "first": 1,

@@ -18,6 +18,7 @@ from engine.lib.sql import load
 from packets import settlement
 from packets.models import Lane
 from packets.settlement import SettlementResult, settle_due, settle_lane
+from tests.conftest import wait_until
 from tests.factories import make_claims, make_funding, make_packet
 from tests.guards import without_guard
 from tests.packets.settling import (
@@ -111,6 +112,7 @@ def test_without_the_cursors_lock_the_reference_still_pays_once(
 WORKERS = 6
 PEOPLE = 120
 ROUNDS = 3
+ACCOUNTS = 30 * PEOPLE  # as many as make it cheaper to look a few of them up than to walk them all
 
 
 # An UPDATE locks in the order of its plan, and sessions keep plans of their own: one that planned
@@ -178,11 +180,70 @@ def test_dense_wallets_never_deadlock(install: Callable[[str], None]) -> None:
     assert [settle_dense() for _ in range(2)] == [[], []]
 
 
+def locked_before(middle: int, owner_dsn: str, superuser_dsn: str) -> tuple[set[int], set[int]]:
+    """What a batch has locked when it comes to the `middle` wallet: (its wallets, those locked).
+
+    The batch hashes what it moves, so that the order of its plan is nobody's.
+    """
+    packet, _ = one_lane(PEOPLE)
+    with psycopg.connect(owner_dsn) as link:
+        wallets = [
+            row[0]
+            for row in link.execute(
+                "INSERT INTO packets_account (kind, owner, currency, debits_fen, credits_fen,"
+                " created_at) SELECT 'wallet', md5(n::text), %s, 0, 0, now()"
+                " FROM generate_series(1, %s) AS n RETURNING id",
+                (packet.currency, ACCOUNTS),
+            )
+        ][:: ACCOUNTS // PEOPLE]
+
+    def move() -> None:
+        with psycopg.connect(owner_dsn) as link:
+            link.execute(PLANS[1])
+            link.execute(
+                "INSERT INTO packets_transfer (reference, kind, debit_account_id,"
+                " credit_account_id, currency, amount_fen) SELECT 'order:' || id, 'settle', %s,"
+                " id, %s, 1 FROM unnest(%s::bigint[]) AS id",
+                (packet.escrow_id, packet.currency, wallets),
+            )
+            link.rollback()
+
+    with ThreadPoolExecutor(1) as pool:
+        # Not FOR UPDATE: the foreign keys' checks would wait for that, in an order of their own.
+        held = f"SELECT 1 FROM packets_account WHERE id = {wallets[middle]} FOR NO KEY UPDATE"
+        with locked(owner_dsn, held):
+            moving = pool.submit(move)
+            wait_until(lambda: waiting_transfers(superuser_dsn) == 1, 20, "the batch to wait")
+            with psycopg.connect(owner_dsn) as link:
+                free = link.execute(
+                    "SELECT id FROM packets_account WHERE id = ANY (%s)"
+                    " FOR NO KEY UPDATE SKIP LOCKED",
+                    (wallets,),
+                ).fetchall()
+        moving.result(timeout=20)
+    return set(wallets), set(wallets) - {row[0] for row in free}
+
+
+def waiting_transfers(dsn: str) -> int:
+    with psycopg.connect(dsn) as link:
+        row = link.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            " AND query LIKE '%INSERT INTO packets_transfer%'"
+        ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def test_accounts_are_locked_in_the_order_of_their_ids(owner_dsn: str, superuser_dsn: str) -> None:
+    wallets, taken = locked_before(PEOPLE // 2, owner_dsn, superuser_dsn)
+    assert taken == set(sorted(wallets)[: PEOPLE // 2 + 1])
+
+
 @pytest.mark.control
-def test_without_the_accounts_order_dense_wallets_deadlock(
-    install: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+def test_without_the_accounts_order_the_plan_decides(
+    install: Callable[[str], None], owner_dsn: str, superuser_dsn: str
 ) -> None:
+    """Two such batches with plans of their own wait for each other."""
     install(without_guard(load("packets", "ledger.sql"), "account_order"))
-    monkeypatch.setattr(settlement, "ATTEMPTS", 100)
-    # Whether two of them cross in one run is chance; that they never do in five is not.
-    assert any("40P01" in settle_dense() for _ in range(5))
+    wallets, taken = locked_before(PEOPLE // 2, owner_dsn, superuser_dsn)
+    assert taken != set(sorted(wallets)[: PEOPLE // 2 + 1])
