@@ -7,6 +7,7 @@ enough. Tables are cleaned by the superuser, since that role may not delete what
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,13 @@ def wait_until(
     __tracebackhide__ = True
     if not spawn.wait_until(lambda: bool(condition()), timeout_s):
         pytest.fail(f"{what} did not come true within {timeout_s} s")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Test processes share the tests by their ids: of two with one id, one would never run."""
+    twice = [name for name, n in Counter(item.nodeid for item in items).items() if n > 1]
+    if twice:
+        raise pytest.UsageError(f"two tests of one id: {', '.join(twice)}")
 
 
 def _servers() -> servers.Servers:
