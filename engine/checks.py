@@ -28,6 +28,8 @@ _LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]", "::1", "testserver"
 POSTGRES_MIN_VERSION = 140000
 # What a promise of durability rests on (see docs/adr).
 DURABILITY_SETTINGS = ("fsync", "full_page_writes", "synchronous_commit")
+# One long snapshot keeps old versions of the hot lanes' rows alive and slows all their commits.
+LIMITS_OF_TIME = ("statement_timeout", "idle_in_transaction_session_timeout")
 # Rows that nobody may change once written.
 INSERT_ONLY_TABLES = (
     "packets_transfer",
@@ -176,6 +178,32 @@ def standby_findings(values: Mapping[str, str]) -> list[CheckMessage]:
     ]
 
 
+_ROLE_SETTINGS = """
+    SELECT unnest(s.setconfig)
+      FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = s.setrole
+     WHERE r.rolname = %s
+"""
+
+
+def limits_of_time_findings(alias: str, role: str) -> list[CheckMessage]:
+    """A warning where the application's role may hold a snapshot for as long as it likes."""
+    values = _settings_of(alias, LIMITS_OF_TIME)
+    with connections[alias].cursor() as cursor:
+        cursor.execute(_ROLE_SETTINGS, [role])
+        values |= dict(str(row[0]).split("=", 1) for row in cursor.fetchall())
+    endless = [name for name in LIMITS_OF_TIME if values.get(name, "0") == "0"]
+    if not endless:
+        return []
+    return [
+        Warning(
+            f"The application's role {role} has no {' and no '.join(endless)}: one forgotten "
+            "transaction slows every hot packet.",
+            hint=" ".join(f"ALTER ROLE {role} SET {name} = '5s';" for name in endless),
+            id="laisee.W015",
+        )
+    ]
+
+
 def _settings_of(alias: str, names: Sequence[str]) -> dict[str, str]:
     with connections[alias].cursor() as cursor:
         cursor.execute("SELECT name, setting FROM pg_settings WHERE name = ANY(%s)", [list(names)])
@@ -205,6 +233,7 @@ def standby_check(
     findings: list[CheckMessage] = []
     for alias in databases or ():
         findings += standby_findings(_settings_of(alias, ["synchronous_standby_names"]))
+        findings += limits_of_time_findings(alias, settings.APP_DATABASE_ROLE)
     return findings
 
 

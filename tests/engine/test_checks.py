@@ -121,6 +121,20 @@ def test_w012_the_application_owns_the_tables(settings: Any) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
+def test_w015_transactions_without_an_end(settings: Any, superuser_dsn: str) -> None:
+    role = settings.APP_DATABASE_ROLE
+    assert checks.limits_of_time_findings("default", role) == []
+    with psycopg.connect(superuser_dsn, autocommit=True) as link:
+        link.execute(f"ALTER ROLE {role} SET statement_timeout = '0'")
+        try:
+            (finding,) = checks.limits_of_time_findings("default", role)
+        finally:
+            link.execute(f"ALTER ROLE {role} SET statement_timeout = '5s'")
+    assert finding.id == "laisee.W015"
+    assert finding.hint == f"ALTER ROLE {role} SET statement_timeout = '5s';"
+
+
+@pytest.mark.django_db(transaction=True)
 def test_w014_the_application_may_rewrite(settings: Any, owner_dsn: str) -> None:
     role = settings.APP_DATABASE_ROLE
     with psycopg.connect(owner_dsn, autocommit=True) as link:
