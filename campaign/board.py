@@ -86,7 +86,10 @@ class Forecast:
 
 _STANDINGS = """
     SELECT c.id, c.slug, c.name_zh, c.name_en, c.state, c.timezone, c.ends_at, c.budget_fen,
-           COALESCE(sum(CASE WHEN l.state = 'closed' THEN l.claimed_fen ELSE l.total_fen END), 0),
+           -- A packet closed early gave its remainder back to the running campaign; of one that is
+           -- over people look for the share of all that was to be had.
+           COALESCE(sum(CASE WHEN l.state = 'closed' AND c.state IN ('live', 'paused')
+                             THEN l.claimed_fen ELSE l.total_fen END), 0),
            COALESCE(sum(l.claimed_fen), 0), COALESCE(sum(l.claimed_count), 0),
            COALESCE(sum(l.count), 0),
            COALESCE(sum(l.claimed_count - COALESCE(cursor.settled_count, 0)), 0)

@@ -12,12 +12,13 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from campaign import board
+from campaign import board, services
 from campaign.admin.exports import cell
 from campaign.models import Campaign
 from engine.lib import clock, counters
 from engine.models import AuditEvent
 from packets import settlement
+from packets.closing import packet_close
 from packets.models import Claim
 from tests import world
 from tests.admin import desk
@@ -138,6 +139,17 @@ def test_the_board_counts_wins_from_claims_and_refusals_from_the_doors() -> None
     assert seen["state"] == "live" and seen["burn"]["bound"] == 10_000
     overall = desk.at_desk().get(f"{desk.HOME}board-data/").json()
     assert [row["slug"] for row in overall["campaigns"]] == [campaign.slug]
+
+
+def test_a_closed_packet_is_bound_no_more_but_of_an_ended_campaign_all_is_shown() -> None:
+    campaign = fill(3)
+    assert board.standings(campaign.pk)[0].bound_fen == 10_000
+    packet_close(packet_id=stage.first_packet(campaign).id, actor="staff:ann")
+    (running,) = board.standings(campaign.pk)
+    assert running.bound_fen == running.claimed_fen < 10_000 and running.percent == 100
+    services.campaign_end(campaign_id=campaign.pk, actor="staff:ann", reason="over")
+    (over,) = board.standings(campaign.pk)
+    assert over.bound_fen == 10_000 and over.percent == running.claimed_fen * 100 // 10_000
 
 
 def test_samples_make_the_line_and_the_forecast() -> None:
