@@ -18,7 +18,7 @@ from packets.models import Packet
 TEXTS = ("name_zh", "name_en", "rules_zh", "rules_en", "odds_zh", "odds_en")
 RULES = (
     "name", "strategy", "total_fen", "count", "min_fen", "max_fen", "evenness", "remainder",
-    "targeted", "group", "new_only", "min_account_age_days",
+    "targeted", "group", "new_only", "min_account_age_days", "needs_ticket",
 )  # fmt: skip
 
 

@@ -104,7 +104,9 @@ _SEE_CAMPAIGNS = (
     "campaign.view_topup campaign.view_targetupload campaign.view_targetuploaderror "
     "campaign.view_campaigntemplate packets.view_packet packets.view_gate"
 )
-_SEE_CLAIMS = "packets.view_claim packets.view_claimstate packets.view_participant"
+_SEE_CLAIMS = (
+    "packets.view_claim packets.view_claimstate packets.view_participant packets.view_ticket"
+)
 _SEE_MONEY = (
     "packets.view_account packets.view_transfer packets.view_lane packets.view_laneepoch "
     "engine.view_auditevent"

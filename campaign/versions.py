@@ -62,6 +62,8 @@ def _packet_document(order: int, packet: Packet) -> dict[str, Any]:
         "order": order,
         "id": packet.public_id,
         **{name: getattr(packet, name) for name in PACKET_FIELDS},
+        # Only where it is so: what was approved before there were tickets is still approved.
+        **({"needs_ticket": True} if packet.needs_ticket else {}),
         "opens_at": rfc3339(packet.opens_at),
         "closes_at": rfc3339(packet.closes_at),
         "targets": [
@@ -95,9 +97,9 @@ def differences(before: dict[str, Any] | None, after: dict[str, Any]) -> list[Ch
     for packet in after["packets"]:
         known = old_packets.pop(packet["id"], {})
         found += [
-            Change(packet["order"], name, known.get(name), packet[name])
-            for name in packet
-            if name not in ("id", "order") and known.get(name) != packet[name]
+            Change(packet["order"], name, known.get(name), packet.get(name))
+            for name in {**packet, **known}
+            if name not in ("id", "order") and known.get(name) != packet.get(name)
         ]
     found += [
         Change(packet["order"], "removed", packet["name"], None) for packet in old_packets.values()

@@ -9,7 +9,7 @@ import uuid
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Q, QuerySet
+from django.db.models import Exists, Func, OuterRef, Q, QuerySet, UUIDField
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
@@ -25,6 +25,7 @@ from engine.lib.adminkit import (
     stamp,
     uuid_of,
 )
+from engine.models import ClientApp
 from packets.models import (
     Account,
     Claim,
@@ -34,6 +35,7 @@ from packets.models import (
     LaneEpoch,
     Packet,
     Participant,
+    Ticket,
     Transfer,
 )
 
@@ -196,6 +198,53 @@ class ClaimAdmin(RowAdmin):
     @admin.display(description=_("committed at"), ordering="committed_at")
     def at(self, claim: Claim) -> SafeString:
         return stamp(claim.committed_at)
+
+
+@admin.register(Ticket)
+class TicketAdmin(RowAdmin):
+    list_display = ["key", "person", "packet_link", "serial", "reason", "used", "issued"]
+    list_filter = [("created_at", MomentFilter)]
+    search_fields = ["key"]
+    search_help_text = _("Exact: issuer's id, packet id, participant, or the app's user id")
+    ordering = ["-id"]
+    list_select_related = ["packet"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Ticket]:
+        claim = Func(
+            OuterRef("packet_id"),
+            OuterRef("participant"),
+            OuterRef("serial"),
+            function="laisee_claim_id",
+            output_field=UUIDField(),
+        )
+        queryset: QuerySet[Ticket] = super().get_queryset(request)
+        return queryset.annotate(is_used=Exists(Claim.objects.filter(pk=claim)))
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Ticket], search_term: str
+    ) -> tuple[QuerySet[Ticket], bool]:
+        text = search_term.strip()
+        if not text:
+            return queryset, False
+        # With the apps named, the unique key (app, key) finds the rows.
+        apps = list(ClientApp.objects.values_list("pk", flat=True))
+        wanted = Q(client_app_id__in=apps, key=text) | Q(participant__in=digests_of(text))
+        if (found := uuid_of(text)) is not None:
+            wanted |= Q(packet=found)
+        return queryset.filter(wanted), False
+
+    @admin.display(description=_("packet"))
+    def packet_link(self, ticket: Ticket) -> SafeString:
+        address = reverse("admin:packets_packet_change", args=[ticket.packet_id])
+        return format_html('<a class="ls-link" href="{}">{}</a>', address, str(ticket.packet))
+
+    @admin.display(description=_("used"), boolean=True)
+    def used(self, ticket: Any) -> bool:
+        return bool(ticket.is_used)
+
+    @admin.display(description=_("issued at"), ordering="id")
+    def issued(self, ticket: Ticket) -> SafeString:
+        return stamp(ticket.created_at)
 
 
 def _lanes_of(packet_id: uuid.UUID) -> list[int]:

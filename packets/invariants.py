@@ -124,6 +124,7 @@ QUESTIONS = (
     Question(3, "not_overdrawn", "no account but the outside world is below zero"),
     Question(4, "one_claim_each", "one claim per packet, participant and serial"),
     Question(4, "claim_ids", "a claim's id is that of packet, participant and serial"),
+    Question(4, "tickets_issued", "each claim made with a ticket has that ticket's row"),
     Question(4, "home_lanes", "each claim lies in its participant's home lane"),
     Question(4, "portion_once", "no portion belongs to two claims"),
     Question(4, "positions", "a lane's claims are numbered 1, 2, 3, … without gaps"),

@@ -4,9 +4,11 @@
     Packet ─< Lane ─< LaneEpoch        an amount cut into portions, in independent slices
               Lane ─< Claim ── ClaimState   one participant's portion, and what became of it
               Lane ── LaneCursor       how far settlement has come
+    Packet ─< Ticket                   rights to a claim, where a person may claim more than once
     Account ─< Transfer                double entry
 
-Claim, LaneEpoch and Transfer are insert-only (triggers and the application's role refuse the rest).
+Claim, LaneEpoch, Ticket and Transfer are insert-only (triggers and the application's role refuse
+the rest).
 What the database itself guarantees is written in `packets/sql/`; the rules of a claim's commit are
 in `packets/sql/commit_claims.sql`.
 """
@@ -188,6 +190,8 @@ class Packet(models.Model):
     new_only = models.BooleanField(_("only for new people"), default=False)
     min_account_age_days = models.PositiveIntegerField(_("least account age (days)"), default=0)
     password_hash = models.CharField(_("password"), max_length=64, blank=True)
+    # With a default in the database: processes of the version before this column write packets too.
+    needs_ticket = models.BooleanField(_("only with a ticket"), default=False, db_default=False)
 
     # Proof of fairness: see packets/proof.py.
     seed_encrypted = models.TextField(_("seed (encrypted)"))
@@ -248,6 +252,39 @@ class PacketTarget(models.Model):
 
     def __str__(self) -> str:
         return f"{self.packet_id.hex}: {bytes(self.participant).hex()}"
+
+
+class Ticket(models.Model):
+    """A right to one claim, given to one person by an app's back end or by a rule. Insert-only.
+
+    `serial` counts the person's tickets of the packet 1, 2, 3, …; it is the serial of the claim
+    that the ticket makes. `key` is the issuer's own name of the ticket, so that issuing can be
+    repeated.
+    """
+
+    packet = models.ForeignKey(
+        Packet, models.PROTECT, related_name="tickets", verbose_name=_("packet")
+    )
+    participant = models.BinaryField(_("participant"), max_length=16)
+    serial = models.IntegerField(_("serial"))
+    client_app_id = models.BigIntegerField(_("client app"))
+    key = models.CharField(_("issuer's id"), max_length=128)
+    reason = models.CharField(_("reason"), max_length=200)
+    created_at = models.DateTimeField(_("issued at"), db_default=Now())
+
+    class Meta:
+        verbose_name = _("ticket")
+        verbose_name_plural = _("tickets")
+        constraints = [
+            models.UniqueConstraint(fields=["client_app_id", "key"], name="ticket_key_once"),
+            models.UniqueConstraint(
+                fields=["participant", "packet", "serial"], name="ticket_serial_once"
+            ),
+            models.CheckConstraint(condition=Q(serial__gt=0), name="ticket_serial"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.packet_id.hex}: {bytes(self.participant).hex()} {self.serial}"
 
 
 class Participant(models.Model):

@@ -82,7 +82,9 @@ def packet_seen(packet_id: uuid.UUID, client_app_id: int, participant: bytes) ->
         packet=packet,
         state=view.state,
         left_count=view.left_count,
-        own=claim_own(packet_id, participant),
+        own=_newest(packet_id, participant)
+        if view.needs_ticket
+        else claim_own(packet_id, participant),
         recent=_recent(packet_id),
         luckiest=(
             _luckiest(packet_id) if finished and packet.count <= LUCKIEST_MAX_PORTIONS else None
@@ -106,6 +108,11 @@ def claim_own(packet_id: uuid.UUID, participant: bytes, serial: int = 0) -> OwnC
         .select_related("packet", "lane", "state")
         .first()
     )
+
+
+def _newest(packet_id: uuid.UUID, participant: bytes) -> OwnClaim | None:
+    """Where a person may claim more than once: the latest claim."""
+    return _own(claims_of(participant).filter(packet=packet_id).first())
 
 
 def claims_of(participant: bytes) -> QuerySet[Claim]:

@@ -203,6 +203,7 @@ def packet_create(
     new_only: bool = False,
     min_account_age_days: int = 0,
     password: str = "",
+    needs_ticket: bool = False,
     packet_id: uuid.UUID | None = None,
     redraft: bool = False,
 ) -> Packet:
@@ -276,6 +277,7 @@ def packet_create(
         password_hash=eligibility.password_digest(packet_id, password, password_key())
         if password
         else "",
+        needs_ticket=needs_ticket,
         seed_encrypted=encrypt(seed),
         commitment=proof.commitment(seed, canonical),
         home_key=secrets.token_bytes(16),

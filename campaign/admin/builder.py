@@ -208,7 +208,7 @@ def _packet_initial(
 
 _SAME_NAMES = (
     "name", "strategy", "count", "evenness", "remainder", "new_only", "min_account_age_days",
-    "group", "targeted",
+    "group", "targeted", "needs_ticket",
 )  # fmt: skip
 
 

@@ -30,6 +30,7 @@ from engine.lib.adminkit import (
 )
 from engine.lib.money import yuan
 from engine.models import AuditEvent
+from packets.tickets import tickets_counted
 
 Act = people.Act
 State = Campaign.State
@@ -200,6 +201,10 @@ def _packet_row(packet: Any, campaign: Campaign) -> dict[str, Any]:
         )
     if packet.password_hash:
         audience.append(_("who know the pass phrase"))
+    if packet.needs_ticket:
+        audience.append(
+            _("who hold a ticket (%(issued)s issued)") % {"issued": tickets_counted(packet.pk)}
+        )
     return {
         "packet": packet,
         "total": money(packet.total_fen),

@@ -226,6 +226,14 @@ class PacketForm(DressedForm):
     group = forms.CharField(label=_("Only for this group"), max_length=128, required=False)
     password = forms.CharField(label=_("Pass phrase"), max_length=64, required=False)
     targeted = forms.BooleanField(label=_("Only for listed people"), required=False)
+    needs_ticket = forms.BooleanField(
+        label=_("Only with a ticket"),
+        required=False,
+        help_text=_(
+            "The app's back end gives people tickets; each is good for one portion, so a person "
+            "with three tickets gets three. Without one nobody gets any."
+        ),
+    )
     target_file = forms.FileField(
         label=_("List of people"),
         required=False,
@@ -277,6 +285,7 @@ class PacketForm(DressedForm):
             "group": data["group"],
             "password": data["password"],
             "targeted": data["targeted"],
+            "needs_ticket": data["needs_ticket"],
         }
 
 
@@ -342,6 +351,7 @@ def packet_initial(packet: Packet, campaign: Campaign, password: str = "") -> di
         "group": packet.group,
         "password": password,
         "targeted": packet.targeted,
+        "needs_ticket": packet.needs_ticket,
     }
 
 

@@ -58,6 +58,7 @@ FIELD_LABELS = {
     "new_only": gettext_lazy("Only for new people"),
     "min_account_age_days": gettext_lazy("Least age of the account (days)"),
     "password_hash": gettext_lazy("Pass phrase"),
+    "needs_ticket": gettext_lazy("Only with a ticket"),
     "commitment": gettext_lazy("Seed commitment"),
     "opens_at": gettext_lazy("Opens at"),
     "closes_at": gettext_lazy("Closes at"),

@@ -71,7 +71,9 @@ class TopUpPacketForm(PacketForm):
     """A further packet: without what a request can't carry (a pass phrase, a list)."""
 
     aliases = {**PacketForm.aliases, "budget_fen": "total"}
-    left_out = ("password", "targeted", "target_file", "packet", "group", "new_only")
+    left_out = (
+        "password", "targeted", "target_file", "packet", "group", "new_only", "needs_ticket",
+    )  # fmt: skip
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

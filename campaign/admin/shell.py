@@ -192,6 +192,12 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
                     _("Claims"), "receipt_long", "packets_claim_changelist", "packets.view_claim"
                 ),
                 _item(
+                    _("Tickets"),
+                    "confirmation_number",
+                    "packets_ticket_changelist",
+                    "packets.view_ticket",
+                ),
+                _item(
                     _("People"),
                     "groups",
                     "packets_participant_changelist",

@@ -8,7 +8,10 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from engine.api.schemas import PRINTABLE, User
+from engine.lib.schema import Body
 from packets.api.schemas import Count, Currency, Fen, Id, Kind, Time
+from packets.tickets import KEY_MAX_CHARS, REASON_MAX_CHARS
 
 
 class CampaignState(enum.StrEnum):
@@ -56,3 +59,25 @@ class Campaign(msgspec.Struct, frozen=True, kw_only=True):
 class CampaignPage(msgspec.Struct, frozen=True, kw_only=True):
     results: list[Campaign]
     next: str | None
+
+
+def _words(most: int) -> Meta:
+    return Meta(min_length=1, max_length=most, extra_json_schema=PRINTABLE)
+
+
+class TicketBody(Body):
+    """A ticket for one of the app's users; `id` is your own name of it, so that you can ask again.
+
+    `reason` says to your staff and ours why it was given.
+    """
+
+    user: User
+    packet: Id
+    reason: Annotated[str, _words(REASON_MAX_CHARS)]
+    id: Annotated[str, _words(KEY_MAX_CHARS)]
+
+
+class Ticket(msgspec.Struct, frozen=True, kw_only=True):
+    """A right to one claim, to be handed to that person's device and shown with the claim."""
+
+    ticket: str

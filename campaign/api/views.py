@@ -1,4 +1,6 @@
-"""Campaigns as an app's people see them: what runs, by which rules, with which packets."""
+"""Campaigns as an app's people see them: what runs, by which rules, with which packets. And the
+tickets that the app's back end asks for.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +9,20 @@ import hashlib
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.views import APIView
 
 from campaign import selectors
 from campaign.api import schemas, shapes
+from engine.lib.auth import ApiCaller, ApiKeyAuthentication, HasScope
+from engine.lib.errors import ServiceError, TransitionRefused
+from engine.lib.ids import parse_hex_id
 from engine.lib.openapi import REF, problems
 from engine.lib.pages import PAGE_PARAMETERS, paginate
 from engine.lib.problem import Code, ProblemError
 from engine.lib.renderers import OrjsonRenderer
+from engine.lib.schema import parse_body
 from packets.api.views.base import ParticipantView
+from packets.tickets import ticket_issue
 
 # Ask again each time, but don't send again what is known.
 CACHE_CONTROL = "private, no-cache"
@@ -74,3 +82,47 @@ class CampaignDetail(ParticipantView):
         if campaign is None:
             raise ProblemError(404, Code.NOT_FOUND, "There is no such campaign.")
         return conditional(request, shapes.campaign(campaign))
+
+
+class ServerTickets(APIView):
+    authentication_classes = [ApiKeyAuthentication]
+    permission_classes = [HasScope("tickets")]
+
+    @extend_schema(
+        operation_id="server_tickets_create",
+        summary="A ticket for one of your users: a right to one claim of a packet",
+        description=(
+            "Ask again with the same `id` and the same body as often as you like: the ticket is "
+            "one. With another body the same `id` is refused (422). 409: the packet is closed."
+        ),
+        request=schemas.TicketBody,
+        responses={
+            200: schemas.Ticket,
+            **problems(Code.MISSING_SCOPE, Code.NOT_FOUND, Code.CONFLICT),
+        },
+        tags=["server"],
+    )
+    def post(self, request: Request, slug: str) -> Response:
+        body = parse_body(request, schemas.TicketBody)
+        caller = request.user
+        assert isinstance(caller, ApiCaller)
+        campaign = selectors.campaign_visible(slug, caller.client_app_id)
+        if campaign is None:
+            raise ProblemError(404, Code.NOT_FOUND, "There is no such campaign.")
+        packet_id = parse_hex_id(body.packet)
+        if packet_id is None or not campaign.links.filter(packet=packet_id).exists():
+            raise ProblemError(404, Code.NOT_FOUND, "The campaign has no such packet.")
+        try:
+            ticket = ticket_issue(
+                packet_id=packet_id,
+                client_app_id=caller.client_app_id,
+                subject=body.user,
+                key=body.id,
+                reason=body.reason,
+            )
+        except TransitionRefused:
+            raise
+        except ServiceError as refusal:
+            named = {"key": "id", "subject": "user"}.get(refusal.field, refusal.field)
+            raise ServiceError(named, refusal.code, refusal.message) from refusal
+        return Response(schemas.Ticket(ticket=ticket), headers={"Cache-Control": "no-store"})

@@ -1,4 +1,5 @@
-"""Encryption at rest for secrets that must be read again: packet seeds, client keys.
+"""Encryption at rest for secrets that must be read again: packet seeds, client keys. And keys for
+signing, derived from the same ones.
 
 AES-128-CBC with HMAC (Fernet, from `cryptography`), each ciphertext under a named key, so that a
 new first key in ENCRYPTION_KEYS encrypts from then on and the older ones still decrypt.
@@ -6,7 +7,10 @@ new first key in ENCRYPTION_KEYS encrypts from then on and the older ones still 
 
 from __future__ import annotations
 
+import base64
 import functools
+import hmac
+from collections.abc import Mapping
 
 from cryptography.fernet import Fernet, InvalidToken
 from django.conf import settings
@@ -50,3 +54,21 @@ def decrypt(stored: str) -> bytes:
         return fernet.decrypt(token.encode())
     except InvalidToken:
         raise UnreadableSecret(f"key {key_id!r} doesn't fit this secret") from None
+
+
+@functools.lru_cache(maxsize=16)
+def _derived(spec: tuple[str, ...], purpose: str) -> Mapping[str, bytes]:
+    _keys(spec)  # refuses what is malformed
+    parts = (entry.partition(":") for entry in spec)
+    return {
+        key_id: hmac.digest(base64.urlsafe_b64decode(key), f"laisee.{purpose}".encode(), "sha256")
+        for key_id, _, key in parts
+    }
+
+
+def derived_keys(purpose: str) -> Mapping[str, bytes]:
+    """32 bytes for signing of this purpose from each key, by key id, the current one first.
+
+    A new first key signs from then on, and what was signed under the older ones still verifies.
+    """
+    return _derived(tuple(settings.ENCRYPTION_KEYS), purpose)

@@ -43,7 +43,7 @@ from packets.claiming.edge import EdgeDriver
 from packets.claiming.effects import ClaimRequest, Outcome, PacketView, Unavailable
 from packets.claiming.pipe import Pipe, address_of
 from packets.claiming.registry import registry
-from packets.claiming.sync import password_key
+from packets.claiming.sync import password_key, ticket_keys
 
 log = structlog.get_logger(__name__)
 
@@ -78,6 +78,7 @@ class Door:
         self._claims = 0
         self._at_django = 0
         self._password_key = password_key()
+        self._ticket_keys = ticket_keys()
         self._hosts: set[str] = set()
         self._server = ("127.0.0.1", str(settings.EDGE_PORT))
 
@@ -179,7 +180,8 @@ class Door:
         return self._driver
 
     async def _run(self, view: PacketView, caller: Caller, request: ClaimRequest) -> Outcome:
-        return await self._driver_now().run(flow.claim(view, caller, request, self._password_key))
+        steps = flow.claim(view, caller, request, self._password_key, self._ticket_keys)
+        return await self._driver_now().run(steps)
 
     def _trouble(self, protocol: Any, request_id: str, trouble: Unavailable) -> None:
         log.warning("claim_unavailable", detail=trouble.what)

@@ -136,6 +136,7 @@ class Packet(msgspec.Struct, frozen=True, kw_only=True):
     opens_at: Time
     closes_at: Time
     password_required: bool
+    ticket_required: bool
     seed_commitment: Hex
     seed: Hex | None
     claim: Claim | None

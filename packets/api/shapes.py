@@ -106,6 +106,7 @@ def packet(seen: selectors.PacketSeen) -> schemas.Packet:
         opens_at=rfc3339(row.opens_at),
         closes_at=rfc3339(row.closes_at),
         password_required=bool(row.password_hash),
+        ticket_required=row.needs_ticket,
         seed_commitment=row.commitment,
         seed=seed_revealed(row),
         claim=own_claim(seen.own) if seen.own else None,

@@ -79,6 +79,7 @@ class PacketView:
     # By client app and its user id; and what a forced win shows as its portion.
     forced: Mapping[tuple[int, str], Forced] = field(default_factory=dict)
     sample_fen: int = 1
+    needs_ticket: bool = False  # a claim's serial is its ticket's; without one, nobody claims
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,14 @@ It does no I/O. Three promises live here:
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
+from types import MappingProxyType
 from typing import Any, assert_never
 
 from engine.lib import ids
 from engine.lib.auth import Caller
 from packets.claiming import eligibility
+from packets.claiming import ticket as tickets
 from packets.claiming.effects import (
     AskPostgres,
     AskTargeted,
@@ -55,6 +57,7 @@ BUSY_RETRY_AFTER_S = 1
 # Of a forced win: a serial that no claim has, and a time that nobody takes for one.
 SAMPLE_SERIAL = 2**31 - 1
 SAMPLE_AT = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
+NO_KEYS: Mapping[str, bytes] = MappingProxyType({})
 
 Flow = Generator[Effect, Any, Outcome]
 Step = Generator[Effect, Any, Outcome | None]
@@ -74,12 +77,26 @@ def slot_of(packet: PacketView, participant: bytes, serial: int = 0) -> Slot:
     )
 
 
-def claim(packet: PacketView, caller: Caller, request: ClaimRequest, password_key: bytes) -> Flow:
+def claim(
+    packet: PacketView,
+    caller: Caller,
+    request: ClaimRequest,
+    password_key: bytes,
+    ticket_keys: Mapping[str, bytes] = NO_KEYS,
+) -> Flow:
     """One participant asks for one portion of one packet."""
     forced = packet.forced.get((caller.client_app_id, caller.subject))
     if forced is not None:
         return _forced(packet, caller, forced)
-    slot = slot_of(packet, caller.participant)
+    serial = 0
+    if packet.needs_ticket:
+        ticket = tickets.read(request.ticket or "", packet.id, ticket_keys)
+        if ticket is None:
+            return Outcome(Result.TICKET_REQUIRED)
+        if ticket.participant != caller.participant:
+            return (yield from _of_somebody_else(packet, ticket))
+        serial = ticket.serial
+    slot = slot_of(packet, caller.participant, serial)
     refused = yield from _admit(packet, slot, caller, request, password_key)
     if refused is not None:
         return refused
@@ -136,6 +153,15 @@ def _forced(packet: PacketView, caller: Caller, forced: Forced) -> Outcome:
         retry_after_s=BUSY_RETRY_AFTER_S if forced.result is Result.BUSY else None,
         test=True,
     )
+
+
+def _of_somebody_else(
+    packet: PacketView, ticket: tickets.Ticket
+) -> Generator[Effect, Any, Outcome]:
+    """A genuine ticket in the wrong hands. Its owner never comes here: to them it is `won`."""
+    truth: Truth = yield AskPostgres(slot_of(packet, ticket.participant, ticket.serial))
+    used = truth.claimed is not None
+    return Outcome(Result.TICKET_USED if used else Result.TICKET_REQUIRED)
 
 
 def _busy() -> Outcome:

@@ -110,6 +110,7 @@ def read(packet_id: uuid.UUID) -> PacketView | None:
         final=Result.SOLD_OUT if exhausted else Result.ENDED if closed else None,
         forced=forced_of(packet.client_apps),
         sample_fen=max(1, packet.total_fen // packet.count),
+        needs_ticket=packet.needs_ticket,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 
@@ -15,7 +16,7 @@ from django.conf import settings
 from django.db import OperationalError
 from redis import Redis
 
-from engine.lib import lua
+from engine.lib import crypto, lua
 from engine.lib.auth import Caller
 from engine.lib.redis import stock as stock_client
 from packets import closing, recovery, stock
@@ -50,6 +51,11 @@ log = structlog.get_logger(__name__)
 def password_key() -> bytes:
     """The key of pass phrase digests, derived from SECRET_KEY."""
     return hashlib.sha256(b"laisee.password" + settings.SECRET_KEY.encode()).digest()
+
+
+def ticket_keys() -> Mapping[str, bytes]:
+    """The keys of tickets by id, derived from ENCRYPTION_KEYS, the current one first."""
+    return crypto.derived_keys("ticket")
 
 
 def reserve_call(effect: Reserve) -> lua.Call:
@@ -174,5 +180,5 @@ def claim(
         raise Unavailable(f"Postgres: {type(error).__name__}") from error
     if view is None:
         return None
-    outcome = SyncDriver().run(flow.claim(view, caller, request, password_key()))
+    outcome = SyncDriver().run(flow.claim(view, caller, request, password_key(), ticket_keys()))
     return outcome, view

@@ -6,8 +6,9 @@
 --
 -- Verdicts: won, exists (the claim was there before, or twice in this batch: the row as it stands),
 -- fenced (another epoch, or the lane is loading), closed, paused, not_started, ended, misplaced (not
--- this participant's home lane), conflict (the index is taken or the portion doesn't fit what is
--- left: the only one that asks for a rebuild). A refused row changes nothing and fails no other.
+-- this participant's home lane, or no serial where a ticket is needed), conflict (the index is taken
+-- or the portion doesn't fit what is left: the only one that asks for a rebuild). A refused row
+-- changes nothing and fails no other.
 --
 -- Guards that tests switch off one at a time stand between "guard:<name> begin" and "… end".
 
@@ -109,6 +110,11 @@ BEGIN
                   <> v_lane.number THEN
                 v_verdicts[i] := 'misplaced';
             -- guard:home end
+            -- guard:ticket begin
+            -- A process of a version that knew no tickets asks without a serial.
+            ELSIF v_packet.needs_ticket AND p_serials[i] = 0 THEN
+                v_verdicts[i] := 'misplaced';
+            -- guard:ticket end
             -- guard:fence begin
             ELSIF p_epochs[i] <> v_lane.epoch OR v_lane.state <> 'open' THEN
                 v_verdicts[i] := 'fenced';

@@ -77,6 +77,9 @@ SELECT broken.name, 'claim ' || seen.id || ': ' || broken.what
            claim.id <> laisee_claim_id(claim.packet_id, claim.participant, claim.serial)
            THEN 'its id is not that of its packet, participant and serial'
            END AS claim_ids,
+           CASE WHEN packet.needs_ticket AND given.id IS NULL
+           THEN format('nobody issued ticket %s to its participant', claim.serial)
+           END AS tickets_issued,
            CASE WHEN
            claim.packet_id IS DISTINCT FROM lane.packet_id
            OR laisee_home_lane(packet.home_key, claim.participant, packet.lane_count)
@@ -113,6 +116,9 @@ SELECT broken.name, 'claim ' || seen.id || ': ' || broken.what
       LEFT JOIN packets_packet AS packet ON packet.id = lane.packet_id
       LEFT JOIN packets_laneepoch AS began
              ON began.lane_id = claim.lane_id AND began.epoch = claim.epoch
+      LEFT JOIN packets_ticket AS given
+             ON given.packet_id = claim.packet_id AND given.participant = claim.participant
+            AND given.serial = claim.serial
       LEFT JOIN packets_lanecursor AS mark ON mark.lane_id = claim.lane_id
       LEFT JOIN packets_claimstate AS known ON known.claim_id = claim.id
       LEFT JOIN packets_transfer AS paid ON paid.id = known.transfer_id
@@ -121,6 +127,7 @@ SELECT broken.name, 'claim ' || seen.id || ': ' || broken.what
  ) AS seen
  CROSS JOIN LATERAL (VALUES
     ('claim_ids', seen.claim_ids),
+    ('tickets_issued', seen.tickets_issued),
     ('home_lanes', seen.home_lanes),
     ('epochs_known', seen.epochs_known),
     ('claims_dealt', seen.claims_dealt),
@@ -128,8 +135,8 @@ SELECT broken.name, 'claim ' || seen.id || ': ' || broken.what
     ('claim_states', seen.claim_states)
  ) AS broken (name, what)
  WHERE broken.what IS NOT NULL
-   AND num_nonnulls(seen.claim_ids, seen.home_lanes, seen.epochs_known, seen.claims_dealt,
-           seen.settled_paid, seen.claim_states) > 0
+   AND num_nonnulls(seen.claim_ids, seen.tickets_issued, seen.home_lanes, seen.epochs_known,
+           seen.claims_dealt, seen.settled_paid, seen.claim_states) > 0
 
 -- query: payments
 SELECT 'paid_settled', 'transfer ' || paid.reference || ': no claim was settled by it'
@@ -403,6 +410,7 @@ SELECT 'guards_in_place',
   FROM (VALUES
     ('packets_transfer', 'ledger_apply'), ('packets_transfer', 'transfer_insert_only'),
     ('packets_claim', 'claim_insert_only'), ('packets_laneepoch', 'laneepoch_insert_only'),
+    ('packets_ticket', 'ticket_insert_only'),
     ('packets_claimstate', 'claimstate_once'), ('packets_account', 'account_starts_empty'),
     ('packets_account', 'account_moves_by_transfer'), ('packets_account', 'account_stays'),
     ('engine_auditevent', 'audit_chain'), ('engine_auditevent', 'audit_append_only')

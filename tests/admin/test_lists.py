@@ -19,7 +19,7 @@ from engine.lib import clock, counters
 from engine.models import AuditEvent
 from packets import settlement
 from packets.closing import packet_close
-from packets.models import Claim
+from packets.models import Claim, Ticket
 from tests import world
 from tests.admin import desk
 from tests.campaign import stage
@@ -27,7 +27,7 @@ from tests.campaign import stage
 pytestmark = pytest.mark.django_db(transaction=True)
 SCREENS = [
     "packets_packet", "packets_lane", "packets_laneepoch", "packets_claim", "packets_claimstate",
-    "packets_account", "packets_transfer", "packets_gate", "packets_participant",
+    "packets_account", "packets_transfer", "packets_gate", "packets_participant", "packets_ticket",
     "engine_auditevent", "campaign_campaign",
 ]  # fmt: skip
 
@@ -37,7 +37,12 @@ def fill(people: int, *names: str) -> Campaign:
     packet, app = stage.first_packet(campaign), campaign.client_apps.get().pk
     for number in range(people):
         name = names[number] if number < len(names) else f"user{number}"
-        world.claim(packet, world.person(name, app=app))
+        who = world.person(name, app=app)
+        world.claim(packet, who)
+        Ticket.objects.create(
+            packet=packet, participant=who.participant, serial=1, client_app_id=app, key=name,
+            reason="mission done",
+        )  # fmt: skip
     return campaign
 
 

@@ -122,4 +122,5 @@ def test_the_attack_covers_every_operation() -> None:
         "GET /api/v1/me/wallet/transfers",
         "GET /api/v1/ops/invariants",
         "POST /api/v1/server/tokens",
+        "POST /api/v1/server/campaigns/{slug}/tickets",
     }

@@ -16,6 +16,7 @@ from engine.models import ClientApp, IdempotencyRecord
 from engine.staff.reauth import SESSION_KEY as PASSWORD_AT
 from engine.staff.sessions import BEGAN, SEEN
 from packets import settlement
+from packets.tickets import ticket_issue
 from tests import world
 from tests.campaign import stage
 
@@ -33,6 +34,16 @@ def furnish() -> list[str]:
     for who in ("xiaoming-1", "xiaohong-2"):
         world.claim(stage.first_packet(running), world.person(who, app.pk))
     settlement.settle_due(max_batches=10)
+    ticketed = stage.draft(app, slug="lantern-6", **NAMES)
+    ticketed_packet = stage.add_packet(ticketed, needs_ticket=True)
+    stage.launch(ticketed)
+    ticket_issue(
+        packet_id=ticketed_packet.pk,
+        client_app_id=app.pk,
+        subject="xiaoming-1",
+        key="mission-1",
+        reason="加预算",
+    )
     stage.scheduled(app, slug="lantern-2", **NAMES)
     stage.add_packet(
         draft := stage.draft(app, slug="lantern-3", **NAMES),
@@ -69,7 +80,7 @@ def furnish() -> list[str]:
         lease_until=clock.now(),
         created_at=clock.now(),
     )
-    assert Campaign.objects.count() == 5 and TopUp.objects.count() == 1 and draft.pk
+    assert Campaign.objects.count() == 6 and TopUp.objects.count() == 1 and draft.pk
     people = User.objects.values_list("username", flat=True)
     templates = CampaignTemplate.objects.values_list(
         "slug", "name_zh", "name_en", "description_zh", "description_en"

@@ -330,6 +330,14 @@ CORRUPTIONS: dict[str, tuple[list[str], list[tuple[str, str]], set[str]]] = {
         [],
         set(),
     ),
+    "tickets_issued": (
+        [
+            "UPDATE packets_packet SET needs_ticket = true"
+            f" WHERE id = (SELECT packet_id FROM packets_claim WHERE id = {CLAIM})"
+        ],
+        [],
+        set(),
+    ),
     "home_lanes": (
         ["UPDATE packets_packet SET home_key = 'another home key'"],
         [],
@@ -480,12 +488,12 @@ def test_the_command_in_a_process_of_its_own(corrupt: Callable[..., None]) -> No
 
     code, printed = run()
     assert code == 0
-    assert "money check: all 31 checks hold" in printed
+    assert "money check: all 32 checks hold" in printed
     assert "CNY: funded ¥100.00 = campaigns ¥78.00 + escrow ¥12.00 + wallets ¥10.00" in printed
     assert "claims 12 · settled 10 · parked 0 · waiting 2" in printed
 
     corrupt(f"UPDATE packets_account SET credits_fen = credits_fen + 1 WHERE id = {WALLET}")
     code, printed = run()
     assert code == 1
-    assert "money check: 2 of 31 checks are broken" in printed
+    assert "money check: 2 of 32 checks are broken" in printed
     assert "conservation" in printed
