@@ -189,6 +189,8 @@ class TestClaimants:
             assert world.claim(packet, name).claim == outcome.claim
         assert world.claim(packet, "carol").result is Result.WON
         assert world.redis_meta(packet)[b"claimants"] == b"partial"
+        for name, outcome in told.items():  # who won before is looked up, and cut nothing
+            assert world.claim(packet, name).claim == outcome.claim
         assert world.redis_meta(packet)[b"index"] == b"1"  # carol's; nobody else took one
 
         assert recovery.stranded_adopt_due() == 0  # the sweep loads what was left out
