@@ -332,6 +332,9 @@ class Lane(models.Model):
     # Who is loading the current epoch into Redis, and until when nobody else may try.
     loader = models.UUIDField(_("loader"), null=True)
     loader_until = models.DateTimeField(_("loader's lease"), null=True)
+    # Set while the current epoch is one of cause `direct`: until when a process without Redis has
+    # the lane to itself and those that follow it. See packets/sql/direct_lane.sql.
+    direct_until = models.DateTimeField(_("lease without Redis"), null=True)
 
     class Meta:
         verbose_name = _("lane")
@@ -370,6 +373,7 @@ class LaneEpoch(models.Model):
         OPENED = "opened", _("opened")
         REBUILT = "rebuilt", _("rebuilt")
         RESTORED = "restored", _("restored from backup")
+        DIRECT = "direct", _("served without Redis")
 
     lane = models.ForeignKey(Lane, models.PROTECT, related_name="epochs", verbose_name=_("lane"))
     epoch = models.BigIntegerField(_("epoch"))

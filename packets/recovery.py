@@ -16,12 +16,14 @@ import structlog
 from django.db import Error as DatabaseError
 from django.db import connection, transaction
 from django.db.models import F, Q
+from django.db.models.functions import Now
 from kombu.exceptions import OperationalError
 from redis import Redis
 
 from engine.lib import clock, ids
 from engine.lib.redis import stock as stock_client
 from packets import stock
+from packets.claiming.circuit import is_away
 from packets.claiming.effects import Commit, Portion, Slot, Unavailable
 from packets.claiming.journal import Journal
 from packets.models import Claim, Lane, LaneEpoch, Packet, Participant
@@ -38,16 +40,11 @@ ADOPT_AFTER_S = 10  # a reservation older than this is committed on behalf of it
 STRANDED_REBUILD_AFTER_S = 30  # an empty lane below its slots for so long is offered again
 
 
-def _tiers_left(packet: Packet, lane: Lane) -> list[int]:
-    """What is left of a lane's prize table, from its claims."""
-    if not packet.tiers:
-        return []
-    given = [0] * len(packet.tiers)
-    for tier in (
-        Claim.objects.filter(lane=lane, tier__gt=0).values_list("tier", flat=True).iterator()
-    ):
-        given[tier - 1] += 1
-    return [quantity - gone for quantity, gone in zip(lane.tiers, given, strict=True)]
+def _tiers_given(lane_id: int, after: int, upto: int, tiers: int) -> list[int]:
+    """How many prizes of each tier a lane's claims at these positions are."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT laisee_tiers_given(%s, %s, %s, %s)", [lane_id, after, upto, tiers])
+        return list(cursor.fetchone()[0])
 
 
 def open_epoch(
@@ -55,8 +52,12 @@ def open_epoch(
 ) -> tuple[Lane, LaneEpoch] | None:
     """First transaction: fence the lane and write down what its new epoch starts with.
 
-    None: somebody else was faster, or the lane is closed.
+    None: somebody else was faster, or has the lane by a lease, or it is closed.
     """
+    # A lane may have given a million prizes: they are counted before it is locked, and under the
+    # lock only those that came since.
+    counted = seen.claimed_count
+    before = _tiers_given(lane_id, 0, counted, len(seen.tiers))
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SELECT set_config('lock_timeout', %s, true)", [LOCK_TIMEOUT])
         lane = Lane.objects.select_for_update(no_key=True).select_related("packet").get(id=lane_id)
@@ -72,17 +73,24 @@ def open_epoch(
             return None
         if loading and lane.loader_until is not None and lane.loader_until > now:
             return None
+        if lane.direct_until is not None and lane.direct_until > now:
+            return None
+        since = _tiers_given(lane_id, counted, lane.claimed_count, len(lane.tiers))
+        lane.direct_until = None
         lane.epoch = max(lane.epoch, above) + 1
         lane.state = Lane.State.LOADING
         lane.loader = uuid.uuid4()
         lane.loader_until = now + dt.timedelta(seconds=LOADER_LEASE_S)
-        lane.save(update_fields=["epoch", "state", "loader", "loader_until"])
+        lane.save(update_fields=["epoch", "state", "loader", "loader_until", "direct_until"])
         epoch = LaneEpoch.objects.create(
             lane=lane,
             epoch=lane.epoch,
             left_fen=lane.total_fen - lane.claimed_fen,
             left_count=lane.count - lane.claimed_count,
-            tiers_left=_tiers_left(lane.packet, lane),
+            tiers_left=[
+                quantity - old - new
+                for quantity, old, new in zip(lane.tiers, before, since, strict=True)
+            ],
             cause=cause,
         )
         Packet.objects.filter(id=lane.packet_id).update(stock_version=F("stock_version") + 1)
@@ -118,8 +126,8 @@ def rebuild(
     """Give the lane a new epoch, if `seen_epoch` is still the current one. Idempotent.
 
     `seen_epoch`: the epoch whose stock was found wanting; None: Redis had none. Returns whether a
-    new epoch was opened and loaded. A lane that is closed, healthy by now, or being loaded by
-    somebody with a live lease is left alone.
+    new epoch was opened and loaded. A lane that is closed, healthy by now, or in the hands of
+    somebody with a live lease (who loads it, or serves it without Redis) is left alone.
     """
     seen = Lane.objects.select_related("packet").get(id=lane_id)
     if seen.state == Lane.State.CLOSED:
@@ -129,7 +137,12 @@ def rebuild(
         # The fence may have caught a client of an old master: look again through a new connection.
         client.connection_pool.disconnect(inuse_connections=False)
     held = stock.read(client, seen.packet_id, seen.number)
-    healthy = held is not None and held.epoch == seen.epoch and seen.state == Lane.State.OPEN
+    healthy = (
+        held is not None
+        and held.epoch == seen.epoch
+        and seen.state == Lane.State.OPEN
+        and seen.direct_until is None  # an epoch of that kind was never loaded by anybody
+    )
     if healthy and seen_epoch != seen.epoch:
         return False
     opened = open_epoch(lane_id, above=held.epoch if held else 0, cause=cause, seen=seen)
@@ -144,6 +157,11 @@ def rebuild(
     elif lane.claimed_count:
         _wake_claimants_load(lane_id)
     return True
+
+
+def is_direct(lane_id: int) -> bool:
+    """Whether somebody who can't reach Redis serves this lane just now."""
+    return Lane.objects.filter(id=lane_id, state="open", direct_until__gt=Now()).exists()
 
 
 def _wake_claimants_load(lane_id: int) -> None:
@@ -217,12 +235,15 @@ def stranded_adopt_due(client: Redis | None = None) -> int:
             if not connection.is_usable():
                 raise
             log.warning("lane_not_looked_after", lane=lane.id, error=type(error).__name__)
+            if isinstance(error, redis.exceptions.RedisError) and is_away(error):
+                break  # the other lanes would only wait for it too
     return adopted
 
 
 def _look_after(client: Redis, lane: Lane) -> int:
     held = stock.read(client, lane.packet_id, lane.number)
-    if held is None or held.epoch != lane.epoch or lane.state == Lane.State.LOADING:
+    strange = held is None or held.epoch != lane.epoch or lane.direct_until is not None
+    if held is None or strange or lane.state == Lane.State.LOADING:
         rebuild(client, lane_id=lane.id, seen_epoch=None if held is None else held.epoch)
         return 0
     if not held.claimants_loaded:
@@ -331,7 +352,7 @@ def reopen_all(client: Redis | None = None) -> list[tuple[int, int]]:
     stock.wipe_all(client)
     reopened = []
     for lane in lanes:
-        Lane.objects.filter(id=lane.id).update(loader_until=None)
+        Lane.objects.filter(id=lane.id).update(loader_until=None, direct_until=None)
         lane.refresh_from_db()
         known = held[lane.id]
         opened = open_epoch(

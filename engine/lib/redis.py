@@ -6,7 +6,7 @@ import functools
 
 from django.conf import settings
 from redis import Redis
-from redis.backoff import ExponentialWithJitterBackoff
+from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.retry import Retry
 
 CONNECT_TIMEOUT_S = 0.3
@@ -26,4 +26,14 @@ def stock() -> Redis:
         retry=Retry(ExponentialWithJitterBackoff(base=0.01, cap=0.05), 1),
         health_check_interval=15,
         max_connections=MAX_CONNECTIONS,
+    )
+
+
+def probe_client() -> Redis:
+    """One connection that waits shortly and tries nothing twice: to ask whether Redis is back."""
+    return Redis.from_url(
+        settings.REDIS_URL,
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+        socket_timeout=SOCKET_TIMEOUT_S,
+        retry=Retry(NoBackoff(), 0),
     )

@@ -221,6 +221,7 @@ class EpochCause(enum.StrEnum):
     GROWN = "grown"
     REBUILT = "rebuilt"
     RESTORED = "restored"
+    DIRECT = "direct"
 
 
 class ProofEpoch(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from packets.claiming.effects import Commit, Committed, Slot, Truth, Unavailable
-from packets.claiming.journal import Journal
+from packets.claiming.effects import Committed, Slot, Truth, Unavailable
+from packets.claiming.journal import Journal, Row
 from packets.claiming.trouble import Trouble
 
 CONNECTIONS = 2  # of one process; more would only queue at the same lane's lock
@@ -27,7 +27,7 @@ LATE_AFTER_S = 0.5  # while the oldest waits longer than this, no new portion is
 
 @dataclass
 class _Entry:
-    commit: Commit
+    commit: Row
     since: float
     taken: bool = False
     outcome: Committed | Unavailable | BaseException | None = None
@@ -56,7 +56,7 @@ class GroupCommitter:
                 queue and now - queue[0].since > LATE_AFTER_S for queue in self._waiting.values()
             )
 
-    def commit(self, commit: Commit) -> Committed:
+    def commit(self, commit: Row) -> Committed:
         lane_id = commit.slot.lane_id
         self._trouble.check(lane_id)
         entry = _Entry(commit, time.monotonic())

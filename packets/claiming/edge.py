@@ -23,10 +23,11 @@ import structlog
 
 from engine.lib.clock import to_ms
 from packets import stock
-from packets.claiming import flow, winners
+from packets.claiming import circuit, flow, winners
 from packets.claiming.effects import (
     AskPostgres,
     AskTargeted,
+    ClaimDirect,
     CloseEnded,
     Commit,
     Committed,
@@ -36,16 +37,25 @@ from packets.claiming.effects import (
     Outcome,
     PushFlags,
     Rebuild,
+    RedisAway,
     Reservation,
     Reserve,
+    Reserved,
     Slot,
     Truth,
     TryPassword,
     Unavailable,
+    Verdict,
 )
 from packets.claiming.journal import Journal
 from packets.claiming.pipe import Pipe
-from packets.claiming.sync import SyncDriver, password_call, reservation_of, reserve_call
+from packets.claiming.sync import (
+    SyncDriver,
+    password_call,
+    reservation_of,
+    reserve_call,
+    without_redis,
+)
 from packets.claiming.trouble import Trouble
 
 log = structlog.get_logger(__name__)
@@ -142,6 +152,7 @@ class EdgeDriver:
     def __init__(self, pipe: Pipe) -> None:
         self.loop = asyncio.get_running_loop()
         self.pipe = pipe
+        self.circuit = circuit.of_process()
         self.threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="postgres")
         self.slow_threads = ThreadPoolExecutor(SLOW_THREADS, thread_name_prefix="slow")
         commits, asks = [Journal() for _ in range(CONNECTIONS - 1)], [Journal()]
@@ -167,19 +178,25 @@ class EdgeDriver:
             case Commit():
                 committed: Committed = await self.commits.submit(effect.slot.lane_id, effect)
                 return committed
+            case ClaimDirect():
+                return await self._claim_direct(effect)
             case Mark():
                 return self._mark(effect)
             case AskPostgres():
                 truth: Truth = await self.asks.submit(effect.slot.lane_id, effect.slot)
                 return truth
             case TryPassword():
-                return bool(await self.pipe.call(password_call(effect)))
+                return await self._try_password(effect)
             case MayHaveWon():
                 known = winners.ask(effect.slot)
                 return (
                     await self.slow(winners.may_have_won, effect.slot) if known is None else known
                 )
-            case AskTargeted() | PushFlags() | CloseEnded() | Rebuild():
+            case Rebuild():
+                # A crowd that meets a fenced lane needs it mended once.
+                key = "rebuild", effect.slot.lane_id
+                return await self.slow_once(key, SyncDriver().perform, effect)
+            case AskTargeted() | PushFlags() | CloseEnded():
                 return await self.slow(SyncDriver().perform, effect)
             case _:
                 assert_never(effect)
@@ -198,9 +215,33 @@ class EdgeDriver:
     async def _reserve(self, effect: Reserve) -> Reservation:
         if self.commits.is_late():
             raise Unavailable("commits are late")
-        return reservation_of(await self.pipe.call(reserve_call(effect)))
+        if (without := without_redis(self.circuit, effect.slot)) is not None:
+            return without
+        try:
+            return reservation_of(await self.pipe.call(reserve_call(effect)))
+        except RedisAway as trouble:
+            self.circuit.trip(trouble)
+            return Reservation(Reserved.UNREACHABLE)
+
+    async def _claim_direct(self, effect: ClaimDirect) -> Committed:
+        committed: Committed = await self.commits.submit(effect.slot.lane_id, effect)
+        if committed.verdict is Verdict.FENCED:
+            self.circuit.unfollow(effect.slot)
+        return committed
+
+    async def _try_password(self, effect: TryPassword) -> bool:
+        """Tries are counted in Redis alone: without it, no pass phrase may be guessed at."""
+        if self.circuit.is_open():
+            raise RedisAway("Redis is away: tries can't be counted")
+        try:
+            return bool(await self.pipe.call(password_call(effect)))
+        except RedisAway as trouble:
+            self.circuit.trip(trouble)
+            raise
 
     def _mark(self, effect: Mark) -> None:
+        if self.circuit.is_open():
+            return
         slot = effect.slot
         self.pipe.send(
             (

@@ -182,6 +182,20 @@ class Commit:
 
 
 @dataclass(frozen=True, slots=True)
+class ClaimDirect:
+    """Claim through Postgres alone. Reply: Committed.
+
+    `blind`: this process can't reach Redis, and goes on serving the lane so. Otherwise it only
+    follows a process that can't: FENCED where none does any more.
+    """
+
+    slot: Slot
+    client_app_id: int
+    subject: str
+    blind: bool
+
+
+@dataclass(frozen=True, slots=True)
 class AskPostgres:
     """What is true of this slot and its packet? Reply: Truth."""
 
@@ -214,7 +228,8 @@ class CloseEnded:
 class Rebuild:
     """Open a new epoch of the lane unless `seen_epoch` is no longer current. Reply: None.
 
-    `seen_epoch` is the epoch whose stock was found wanting; None: Redis has none at all.
+    `seen_epoch` is the epoch whose stock was found wanting; None: Redis has none at all. Where a
+    process without Redis serves the lane just now, nothing is opened, and the next Reserve says so.
     """
 
     slot: Slot
@@ -227,6 +242,7 @@ Effect = (
     | TryPassword
     | Reserve
     | Commit
+    | ClaimDirect
     | AskPostgres
     | Mark
     | PushFlags
@@ -239,7 +255,7 @@ Effect = (
 
 
 class Reserved(enum.IntEnum):
-    """What `claim.lua` says; the numbers are the script's."""
+    """What `claim.lua` says; the numbers are the script's. The last two are the driver's own."""
 
     NEW = 0  # a portion, just cut
     REPEAT = 1  # a portion that this participant has reserved before, not known to be committed
@@ -251,6 +267,8 @@ class Reserved(enum.IntEnum):
     NOT_STARTED = 7
     ENDED = 8
     EMPTY = 9  # no portion left in this lane
+    UNREACHABLE = 100  # Redis is away for this process
+    DIRECT = 101  # it isn't, but for another process, which serves the lane through Postgres alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +281,7 @@ class Reservation:
 
 
 class Verdict(enum.StrEnum):
-    """What `laisee_commit_claims` says of one row."""
+    """What `laisee_commit_claims` says of one row; `empty` is said of direct claims only."""
 
     WON = "won"
     EXISTS = "exists"
@@ -274,6 +292,7 @@ class Verdict(enum.StrEnum):
     ENDED = "ended"
     MISPLACED = "misplaced"
     CONFLICT = "conflict"
+    EMPTY = "empty"  # every portion of the lane is claimed
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,3 +324,10 @@ class Unavailable(Exception):
         super().__init__(what)
         self.what = what
         self.retry_after_s = retry_after_s
+
+
+class RedisAway(Unavailable):
+    """Redis can't be used now: no connection, no answer in time, or an answer that refuses writes.
+
+    Claims go on through Postgres alone; what only Redis can count has to wait.
+    """

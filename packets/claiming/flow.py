@@ -23,6 +23,7 @@ from packets.claiming import ticket as tickets
 from packets.claiming.effects import (
     AskPostgres,
     AskTargeted,
+    ClaimDirect,
     Claimed,
     ClaimRequest,
     CloseEnded,
@@ -120,6 +121,8 @@ def claim(
                 known_absent, answer = True, None
             case Reserved.MISSING:
                 answer = yield from _missing(slot)
+            case Reserved.UNREACHABLE | Reserved.DIRECT:
+                answer = yield from _direct(slot, caller, reservation.code)
             case (
                 Reserved.PAUSED
                 | Reserved.CLOSED
@@ -127,7 +130,7 @@ def claim(
                 | Reserved.ENDED
                 | Reserved.EMPTY
             ):
-                answer = yield from _doubt(slot, reservation)
+                answer = yield from _doubt(slot, reservation.code)
             case _:
                 assert_never(reservation.code)
         if answer is not None:
@@ -221,14 +224,7 @@ def _commit(slot: Slot, reservation: Reservation, caller: Caller) -> Step:
         case Verdict.WON | Verdict.EXISTS:
             assert committed.claimed is not None
             yield Mark(slot, committed.claimed)
-            # A repeat whose first answer was lost before the commit hears of its win for the first
-            # time; `replayed` says that the claim was there already.
-            return Outcome(
-                Result.WON,
-                committed.claimed,
-                replayed=committed.verdict is Verdict.EXISTS,
-                left_count=reservation.left_count,
-            )
+            return _won(committed, reservation.left_count)
         case Verdict.FENCED:
             # Another epoch is current. The driver looks which side is behind; then reserve anew.
             yield Rebuild(slot, reservation.epoch)
@@ -236,9 +232,41 @@ def _commit(slot: Slot, reservation: Reservation, caller: Caller) -> Step:
         case Verdict.CONFLICT:
             yield Rebuild(slot, committed.lane_epoch)
             return None
+        case _:
+            return (yield from _committed_refusal(slot, committed.verdict))
+
+
+def _direct(slot: Slot, caller: Caller, code: Reserved) -> Step:
+    """Without Redis: Postgres cuts the portion and commits it in one transaction.
+
+    None: the lane is Redis's again (or another process was faster), reserve again.
+    """
+    blind = code is Reserved.UNREACHABLE
+    committed: Committed = yield ClaimDirect(slot, caller.client_app_id, caller.subject, blind)
+    match committed.verdict:
+        case Verdict.WON | Verdict.EXISTS:
+            return _won(committed, None)
+        case Verdict.FENCED | Verdict.CONFLICT:
+            return None
+        case Verdict.EMPTY:
+            return (yield from _doubt(slot, Reserved.EMPTY))
+        case _:
+            return (yield from _committed_refusal(slot, committed.verdict))
+
+
+def _won(committed: Committed, left_count: int | None) -> Outcome:
+    """A repeat whose first answer was lost before the commit hears of its win for the first time;
+    `replayed` says that the claim was there already."""
+    replayed = committed.verdict is Verdict.EXISTS
+    return Outcome(Result.WON, committed.claimed, replayed=replayed, left_count=left_count)
+
+
+def _committed_refusal(slot: Slot, verdict: Verdict) -> Generator[Effect, Any, Outcome]:
+    """What the commit said no to, whatever Redis's flags say."""
+    match verdict:
         case Verdict.PAUSED | Verdict.NOT_STARTED:
             yield PushFlags(slot.packet)
-            return Outcome(Result(committed.verdict.value))
+            return Outcome(Result(verdict.value))
         case Verdict.CLOSED | Verdict.ENDED:
             yield PushFlags(slot.packet)
             answer = yield from _last_word(slot)
@@ -246,7 +274,7 @@ def _commit(slot: Slot, reservation: Reservation, caller: Caller) -> Step:
         case Verdict.MISPLACED:
             raise AssertionError(f"lane {slot.lane_number} is not the home of this participant")
         case _:
-            assert_never(committed.verdict)
+            raise AssertionError(f"a commit that said {verdict} refuses nothing")
 
 
 def _missing(slot: Slot) -> Step:
@@ -281,7 +309,7 @@ def _last_word(slot: Slot) -> Generator[Effect, Any, Outcome | Truth]:
     return _final(truth) or truth
 
 
-def _doubt(slot: Slot, reservation: Reservation) -> Step:
+def _doubt(slot: Slot, code: Reserved) -> Step:
     """Redis refuses; Postgres says whether that is so. None: it isn't, and the flags are mended."""
     answer = yield from _last_word(slot)
     if isinstance(answer, Outcome):
@@ -290,7 +318,7 @@ def _doubt(slot: Slot, reservation: Reservation) -> Step:
         return Outcome(Result.NOT_STARTED)
     if answer.paused:
         return Outcome(Result.PAUSED)
-    if reservation.code in (Reserved.EMPTY, Reserved.ENDED):
+    if code in (Reserved.EMPTY, Reserved.ENDED):
         # Portions may come back (somebody reserved and left, another lane has some), or commits of
         # the last second are under way.
         return _busy()

@@ -16,7 +16,9 @@ import psycopg
 from django.db import connections
 from psycopg.rows import tuple_row
 
+from packets.claiming import direct
 from packets.claiming.effects import (
+    ClaimDirect,
     Claimed,
     Commit,
     Committed,
@@ -29,6 +31,8 @@ from packets.claiming.effects import (
 
 LOCK_TIMEOUT_MS = 200  # a lane held longer is somebody's trouble, and its clients hear 503
 STATEMENT_TIMEOUT_MS = 3000
+# A process that stops between cutting and committing must not keep the lane's lock.
+IDLE_TIMEOUT_MS = 1000
 CONNECT_TIMEOUT_S = 2
 TCP_TIMEOUT_MS = 4000
 RETRY_FOR_S = (
@@ -61,6 +65,8 @@ SELECT c.id, c.epoch, c.index, c.amount_fen, c.tier, c.committed_at,
  ORDER BY r.o
 """
 
+Row = Commit | ClaimDirect
+
 
 def connect() -> psycopg.Connection[tuple[object, ...]]:
     """A connection for committing: autocommit, short timeouts, the database that Django uses."""
@@ -79,7 +85,10 @@ def connect() -> psycopg.Connection[tuple[object, ...]]:
         keepalives_interval=1,
         keepalives_count=3,
         application_name="laisee-commit",
-        options=f"-c lock_timeout={LOCK_TIMEOUT_MS} -c statement_timeout={STATEMENT_TIMEOUT_MS}",
+        options=(
+            f"-c lock_timeout={LOCK_TIMEOUT_MS} -c statement_timeout={STATEMENT_TIMEOUT_MS}"
+            f" -c idle_in_transaction_session_timeout={IDLE_TIMEOUT_MS}"
+        ),
         row_factory=tuple_row,
         prepare_threshold=1,
     )
@@ -101,7 +110,7 @@ class Journal:
             self.connection.close()
             self.connection = None
 
-    def commit(self, lane_id: int, rows: Sequence[Commit]) -> list[Committed | Unavailable]:
+    def commit(self, lane_id: int, rows: Sequence[Row]) -> list[Committed | Unavailable]:
         """What is now true for each row, in order. A row that breaks the batch stands alone."""
         until = time.monotonic() + RETRY_FOR_S
         while True:
@@ -122,39 +131,65 @@ class Journal:
                 half = len(rows) // 2
                 return [*self._apart(lane_id, rows[:half]), *self._apart(lane_id, rows[half:])]
 
-    def _apart(self, lane_id: int, rows: Sequence[Commit]) -> list[Committed | Unavailable]:
+    def _apart(self, lane_id: int, rows: Sequence[Row]) -> list[Committed | Unavailable]:
         try:
             return self.commit(lane_id, rows)
         except (psycopg.Error, UnicodeError) as error:
             return [Unavailable(f"a defective row: {type(error).__name__}")]
 
-    def _commit(self, lane_id: int, rows: Sequence[Commit]) -> list[Committed]:
-        participants = [row.slot.participant for row in rows]
+    def _commit(self, lane_id: int, rows: Sequence[Row]) -> list[Committed]:
+        directs = [row for row in rows if isinstance(row, ClaimDirect)]
+        if not directs:
+            return self._commit_reserved(lane_id, [row for row in rows if isinstance(row, Commit)])
+        answers = iter(self._commit_direct(lane_id, directs))
+        if len(directs) == len(rows):
+            return list(answers)
+        # The moment in which Redis was lost, or found again: each in its own transaction.
+        reserved = [row for row in rows if isinstance(row, Commit)]
+        others = iter(self._commit_reserved(lane_id, reserved))
+        return [next(answers if isinstance(row, ClaimDirect) else others) for row in rows]
+
+    def _commit_reserved(self, lane_id: int, rows: Sequence[Commit]) -> list[Committed]:
         connection = self._open()
         with connection.pipeline() as pipeline:
-            connection.execute(
-                _REMEMBER,
-                (
-                    participants,
-                    [row.client_app_id for row in rows],
-                    [row.subject for row in rows],
-                ),
-            )
+            connection.execute(_REMEMBER, _people(rows))
             pipeline.sync()  # the people first, in a transaction of their own
-            cursor = connection.execute(
-                _COMMIT,
-                (
-                    lane_id,
-                    participants,
-                    [row.slot.serial for row in rows],
-                    [row.portion.epoch for row in rows],
-                    [row.portion.index for row in rows],
-                    [row.portion.amount_fen for row in rows],
-                    [row.portion.tier for row in rows],
-                ),
-            )
+            portions = [row.portion for row in rows]
+            cursor = connection.execute(_COMMIT, _values(lane_id, rows, portions))
             found = cursor.fetchall()
         return [_committed(row) for row in found]
+
+    def _commit_direct(self, lane_id: int, rows: Sequence[ClaimDirect]) -> list[Committed]:
+        """Cut and commit in one transaction; claims that are there already need no lock."""
+        connection = self._open()
+        plan = direct.prepare(connection, lane_id)
+        connection.execute(_REMEMBER, _people(rows))
+        if self._all_there(rows):
+            there = [direct.NO_PORTION] * len(rows)
+            found = connection.execute(_COMMIT, _values(lane_id, rows, there)).fetchall()
+            return [_committed(row) for row in found]
+        with connection.transaction():
+            made = direct.cut(connection, lane_id, rows, plan)
+            given = [(row, portion) for row, portion in zip(rows, made.portions, strict=True)]
+            cut = [(row, portion) for row, portion in given if portion is not None]
+            values = _values(lane_id, [row for row, _ in cut], [portion for _, portion in cut])
+            found = connection.execute(_COMMIT, values).fetchall() if cut else []
+        answers = iter(found)
+        return [
+            Committed(Verdict.EMPTY, None, made.epoch)
+            if portion is None
+            else _committed(next(answers))
+            for _, portion in given
+        ]
+
+    def _all_there(self, rows: Sequence[Row]) -> bool:
+        ids = {row.slot.claim_id for row in rows}
+        found = (
+            self._open()
+            .execute("SELECT count(*) FROM packets_claim WHERE id = ANY(%s)", (list(ids),))
+            .fetchone()
+        )
+        return found is not None and found[0] == len(ids)
 
     def truth(self, slot: Slot) -> Truth:
         """Postgres's word on a slot and its packet."""
@@ -179,6 +214,26 @@ class Journal:
                 time.sleep(RETRY_PAUSE_S)
         assert len(rows) == len(slots), f"packet {slots[0].packet} has vanished"
         return [_truth(row) for row in rows]
+
+
+def _people(rows: Sequence[Row]) -> tuple[list[bytes], list[int], list[str]]:
+    return (
+        [row.slot.participant for row in rows],
+        [row.client_app_id for row in rows],
+        [row.subject for row in rows],
+    )
+
+
+def _values(lane_id: int, rows: Sequence[Row], portions: Sequence[Portion]) -> tuple[Any, ...]:
+    return (
+        lane_id,
+        [row.slot.participant for row in rows],
+        [row.slot.serial for row in rows],
+        [portion.epoch for portion in portions],
+        [portion.index for portion in portions],
+        [portion.amount_fen for portion in portions],
+        [portion.tier for portion in portions],
+    )
 
 
 def _committed(row: tuple[Any, ...]) -> Committed:

@@ -22,7 +22,8 @@ import hiredis
 import structlog
 
 from engine.lib.lua import Argument, Call
-from packets.claiming.effects import Unavailable
+from packets.claiming.circuit import says_away
+from packets.claiming.effects import RedisAway, Unavailable
 
 log = structlog.get_logger(__name__)
 
@@ -72,7 +73,7 @@ class _Wire(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
-        trouble = Unavailable(f"Redis: connection lost ({type(exc).__name__ if exc else 'closed'})")
+        trouble = RedisAway(f"Redis: connection lost ({type(exc).__name__ if exc else 'closed'})")
         while self.waiting:
             future = self.waiting.popleft()
             if not future.done():
@@ -125,7 +126,7 @@ class Pipe:
         if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT"):
             reply = await self.command(call.by_text())
         if isinstance(reply, hiredis.ReplyError):
-            raise Unavailable(f"Redis: {reply}")
+            raise (RedisAway if says_away(str(reply)) else Unavailable)(f"Redis: {reply}")
         return reply
 
     async def command(self, command: Command) -> Any:
@@ -136,21 +137,21 @@ class Pipe:
         return await wire.send(command)
 
     def send(self, command: Command) -> None:
-        """Send and forget; lost where there is no connection now."""
+        """Send and forget; lost where there is no connection now, or too much on its way."""
         wire = self._wire
-        if wire is not None and wire.transport is not None:
+        if wire is not None and wire.transport is not None and len(wire.waiting) < MAX_IN_FLIGHT:
             wire.send(command).add_done_callback(_ignore)
 
     async def _connect(self) -> _Wire:
         if self._connecting is None:
             if time.monotonic() < self._refused_until:
-                raise Unavailable("Redis: no connection")
+                raise RedisAway("Redis: no connection")
             self._connecting = asyncio.create_task(self._open())
             self._connecting.add_done_callback(self._connected)
         try:
             return await asyncio.shield(self._connecting)
         except (OSError, TimeoutError) as error:
-            raise Unavailable(f"Redis: {type(error).__name__}") from error
+            raise RedisAway(f"Redis: {type(error).__name__}") from error
 
     def _connected(self, task: asyncio.Task[_Wire]) -> None:
         self._connecting = None
@@ -166,7 +167,7 @@ class Pipe:
             reply = await asyncio.wait_for(wire.send(command), CONNECT_TIMEOUT_S)
             if isinstance(reply, hiredis.ReplyError):
                 wire.abort()
-                raise Unavailable(f"Redis: {reply}")
+                raise RedisAway(f"Redis: {reply}")
         self._wire = wire
         if self._watch is None:
             self._watch = loop.call_later(TIMEOUT_S / 2, self._look)

@@ -20,13 +20,15 @@ from engine.lib import crypto, lua
 from engine.lib.auth import Caller
 from engine.lib.redis import stock as stock_client
 from packets import closing, recovery, stock
-from packets.claiming import committer, flow, winners
+from packets.claiming import circuit, committer, flow, winners
 from packets.claiming.effects import (
     AskPostgres,
     AskTargeted,
+    ClaimDirect,
     ClaimRequest,
     CloseEnded,
     Commit,
+    Committed,
     Effect,
     Mark,
     MayHaveWon,
@@ -35,11 +37,14 @@ from packets.claiming.effects import (
     Portion,
     PushFlags,
     Rebuild,
+    RedisAway,
     Reservation,
     Reserve,
     Reserved,
+    Slot,
     TryPassword,
     Unavailable,
+    Verdict,
 )
 from packets.claiming.eligibility import PASSWORD_TRIES
 from packets.claiming.registry import registry
@@ -94,12 +99,20 @@ def reservation_of(reply: list[Any]) -> Reservation:
     )
 
 
+def without_redis(known: circuit.Circuit, slot: Slot) -> Reservation | None:
+    """What is to be said instead of asking Redis; None: ask it."""
+    if known.is_open():
+        return Reservation(Reserved.UNREACHABLE)
+    return Reservation(Reserved.DIRECT) if known.follows(slot) else None
+
+
 @dataclass
 class SyncDriver:
     """Performs effects one after the other. Raises Unavailable where a dependency can't answer."""
 
     client: Redis = field(default_factory=stock_client)
     committer: committer.GroupCommitter = field(default_factory=committer.of_process)
+    circuit: circuit.Circuit = field(default_factory=circuit.of_process)
 
     def run(self, steps: flow.Flow) -> Outcome:
         reply: Any = None
@@ -114,6 +127,9 @@ class SyncDriver:
         try:
             return self._perform(effect)
         except redis.exceptions.RedisError as error:
+            if circuit.is_away(error):
+                self.circuit.trip(error)
+                raise RedisAway(f"Redis: {type(error).__name__}") from error
             raise Unavailable(f"Redis: {type(error).__name__}") from error
         except (OperationalError, psycopg.OperationalError) as error:
             raise Unavailable(f"Postgres: {type(error).__name__}") from error
@@ -127,11 +143,13 @@ class SyncDriver:
             case MayHaveWon():
                 return winners.may_have_won(effect.slot)
             case TryPassword():
-                return bool(password_call(effect).run(self.client))
+                return self._try_password(effect)
             case Reserve():
                 return self._reserve(effect)
             case Commit():
                 return self.committer.commit(effect)
+            case ClaimDirect():
+                return self._claim_direct(effect)
             case AskPostgres():
                 return self.committer.truth(effect.slot)
             case Mark():
@@ -141,9 +159,7 @@ class SyncDriver:
             case CloseEnded():
                 return closing.packet_close_ended(packet_id=effect.packet)
             case Rebuild():
-                return recovery.rebuild(
-                    self.client, lane_id=effect.slot.lane_id, seen_epoch=effect.seen_epoch
-                )
+                return self._rebuild(effect)
             case _:
                 assert_never(effect)
 
@@ -151,15 +167,60 @@ class SyncDriver:
         # Commits run late: a portion reserved now would be held by somebody who has left.
         if self.committer.is_late():
             raise Unavailable("commits are late")
-        return reservation_of(reserve_call(effect).run(self.client))
+        if (without := without_redis(self.circuit, effect.slot)) is not None:
+            return without
+        try:
+            return reservation_of(reserve_call(effect).run(self.client))
+        except redis.exceptions.RedisError as error:
+            if not circuit.is_away(error):
+                raise
+            self.circuit.trip(error)
+            return Reservation(Reserved.UNREACHABLE)
+
+    def _claim_direct(self, effect: ClaimDirect) -> Committed:
+        committed = self.committer.commit(effect)
+        if committed.verdict is Verdict.FENCED:
+            self.circuit.unfollow(effect.slot)
+        return committed
+
+    def _try_password(self, effect: TryPassword) -> bool:
+        """Tries are counted in Redis alone: without it, no pass phrase may be guessed at."""
+        if self.circuit.is_open():
+            raise RedisAway("Redis is away: tries can't be counted")
+        return bool(password_call(effect).run(self.client))
+
+    def _rebuild(self, effect: Rebuild) -> None:
+        if self.circuit.is_open():
+            return
+        slot = effect.slot
+        try:
+            done = recovery.rebuild(self.client, lane_id=slot.lane_id, seen_epoch=effect.seen_epoch)
+        except redis.exceptions.RedisError as error:
+            if not circuit.is_away(error):
+                raise
+            self.circuit.trip(error)
+            return
+        if not done and recovery.is_direct(slot.lane_id):
+            self.circuit.follow(slot)
 
     def _push_flags(self, effect: PushFlags) -> None:
         """At most once a second for a packet: a crowd that meets a stale flag needs it once."""
-        if registry.may_push(effect.packet):
-            registry.forget(effect.packet)
+        if not registry.may_push(effect.packet):
+            return
+        registry.forget(effect.packet)
+        if self.circuit.is_open():
+            return
+        try:
             stock.push_flags(self.client, effect.packet)
+        except redis.exceptions.RedisError as error:
+            # The flags are read again with whatever is loaded when Redis is back.
+            if not circuit.is_away(error):
+                raise
+            self.circuit.trip(error)
 
     def _mark(self, effect: Mark) -> None:
+        if self.circuit.is_open():
+            return
         try:
             stock.mark(self.client, effect.slot, effect.claimed)
         except redis.exceptions.RedisError as error:

@@ -56,8 +56,11 @@ def test_every_answered_win_survives(laisee: Copy, name: str) -> None:
     before = laisee.pids()[process]
 
     fault(laisee)
+    # Claims go on without Redis: nobody has to wait for its answer.
+    answered_at = time.time()
     drill.wait_for_new_process(laisee, process, before)
-    answered_at = drill.when_true(lambda: answers(laisee), f"an answer of {name}")
+    if name != "redis":
+        answered_at = drill.when_true(lambda: answers(laisee), f"an answer of {name}")
 
     figures = crowd.finish()
     print(drill.totals_line(f"kill {name}", figures))

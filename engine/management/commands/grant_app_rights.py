@@ -36,7 +36,7 @@ TABLE_RIGHTS: dict[str, tuple[str, ...]] = {
 }
 # Further columns that may be changed: what a lane has given is counted by laisee_commit_claims.
 COLUMN_RIGHTS: dict[str, tuple[str, ...]] = {
-    "packets_lane": ("state", "epoch", "loader", "loader_until"),
+    "packets_lane": ("state", "epoch", "loader", "loader_until", "direct_until"),
 }
 
 # Two at once would fail on "tuple concurrently updated"; any number nobody else uses will do.

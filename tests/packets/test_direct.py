@@ -1,0 +1,297 @@
+"""Redis is away, and people go on winning: through Postgres alone, slower, and as exact."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.db.models import Sum
+
+from engine.lib import sql
+from engine.run.valkey import ValkeyServer
+from packets import proof, revealed, services
+from packets.claiming import circuit, direct, sync
+from packets.claiming.effects import Committed, Outcome, RedisAway, Result, Verdict
+from packets.invariants import Check, invariants_check
+from packets.models import Claim, Lane, LaneEpoch, Packet
+from tests import world
+from tests.conftest import wait_until
+from tests.guards import without_guard
+from tests.packets.without_redis import DOORS, LOSSES, Claimer, own_stock
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+BACK_WITHIN_S = 5.0  # promised: the fast path again, so long after Redis answers
+
+
+@pytest.fixture
+def server(valkey_server: ValkeyServer, settings: Any) -> Iterator[ValkeyServer]:
+    with own_stock(valkey_server, settings):
+        yield valkey_server
+
+
+@pytest.fixture(params=sorted(DOORS))
+def door(request: pytest.FixtureRequest, server: ValkeyServer) -> Iterator[Claimer]:
+    made = DOORS[request.param]()
+    yield made
+    made.close()
+
+
+def causes(packet: Packet) -> list[str]:
+    rows = LaneEpoch.objects.filter(lane__packet=packet).order_by("epoch", "lane")
+    return list(rows.values_list("cause", flat=True))
+
+
+def broken_checks() -> list[Check]:
+    return [check for check in invariants_check().checks if check.verdict != "holds"]
+
+
+def assert_books_are_right(packet: Packet) -> None:
+    """Every check is green, and after the close every portion can be recomputed."""
+    assert broken_checks() == []
+    services.packet_close(packet_id=packet.id, actor="test")
+    assert proof.recompute(revealed.record(Packet.objects.get(id=packet.id))) == []
+
+
+def claimed_fen(packet: Packet) -> int:
+    total: int = Claim.objects.filter(packet=packet).aggregate(fen=Sum("amount_fen"))["fen"]
+    return total
+
+
+def win_all(door: Claimer, packet: Packet, names: list[str]) -> dict[str, Outcome]:
+    told = {name: door.claim(packet, name) for name in names}
+    assert {outcome.result for outcome in told.values()} == {Result.WON}
+    return told
+
+
+def assert_same_again(door: Claimer, packet: Packet, told: dict[str, Outcome]) -> None:
+    for name, outcome in told.items():
+        again = door.claim(packet, name)
+        assert again.claim == outcome.claim and again.replayed
+
+
+def people(start: int, end: int) -> list[str]:
+    return [f"user{i}" for i in range(start, end)]
+
+
+@pytest.mark.parametrize("loss", sorted(LOSSES))
+def test_people_go_on_winning(door: Claimer, server: ValkeyServer, loss: str) -> None:
+    packet = world.open_packet(10_007, 30)
+    told = win_all(door, packet, people(0, 10))
+    LOSSES[loss].lose(server)
+
+    told |= win_all(door, packet, people(10, 11))
+    assert circuit.of_process().is_open()  # nobody after the first has waited for Redis
+    told |= win_all(door, packet, people(11, 20))
+    assert_same_again(door, packet, told)
+    assert causes(packet) == ["opened", "direct"]
+
+    LOSSES[loss].find(server)
+    wait_until(lambda: not circuit.of_process().is_open(), BACK_WITHIN_S, "Redis is seen again")
+    Lane.objects.filter(packet=packet).update(direct_until=dt.datetime(2020, 1, 1, tzinfo=dt.UTC))
+    told |= win_all(door, packet, people(20, 30))
+    assert causes(packet) == ["opened", "direct", "rebuilt"]
+    assert Claim.objects.filter(packet=packet, epoch=3).count() == 10
+    assert door.claim(packet, "late").result is Result.SOLD_OUT
+    assert_same_again(door, packet, told)
+    assert claimed_fen(packet) == 10_007
+    assert_books_are_right(packet)
+
+
+def test_the_last_portion_without_redis_is_the_last(door: Claimer, server: ValkeyServer) -> None:
+    packet = world.open_packet(1_003, 12, lane_count=2)
+    server.kill()
+    heard = Counter(door.claim(packet, f"user{i}").result for i in range(60))
+    # A lane that is dry says so for good only when the other one is dry as well.
+    assert heard[Result.WON] == 12
+    assert set(heard) <= {Result.WON, Result.BUSY, Result.SOLD_OUT}
+    world.forget_views()
+    assert door.claim(packet, "late").result is Result.SOLD_OUT
+    assert causes(packet) == ["opened", "opened", "direct", "direct"]
+    assert claimed_fen(packet) == 1_003
+    assert_books_are_right(packet)
+
+
+@pytest.mark.parametrize("strategy", ["fixed", "double_mean", "tiers"])
+def test_every_strategy(server: ValkeyServer, strategy: str) -> None:
+    tiers = [(3_000, 1), (200, 4)] if strategy == "tiers" else []
+    packet = world.open_packet(10_001, 30, strategy=strategy, tiers=tiers)
+    for i in range(30):
+        if i == 9:
+            server.kill()
+        if i % 5 == 0:
+            direct.forget()  # as another process would: it joins the epoch that is there
+        assert world.claim(packet, f"user{i}").result is Result.WON
+    assert causes(packet) == ["opened", "direct"]
+    if tiers:
+        assert Claim.objects.filter(tier=1).count() == 1
+        assert Claim.objects.filter(tier=2).count() == 4
+    assert claimed_fen(packet) == 10_001
+    assert_books_are_right(packet)
+
+
+def test_refusals_are_postgres_own(door: Claimer, server: ValkeyServer) -> None:
+    packet = world.open_packet(1_000, 5)
+    alice = door.claim(packet, "alice")
+    server.kill()
+    for state, said in (("paused", Result.PAUSED), ("closed", Result.ENDED)):
+        if state == "paused":
+            services.packet_pause(packet_id=packet.id, actor="test")
+        else:
+            services.packet_close(packet_id=packet.id, actor="test")
+        world.forget_views()
+        assert door.claim(packet, "bob").result is said
+        assert door.claim(packet, "alice").claim == alice.claim
+    assert Claim.objects.count() == 1
+    early = world.open_packet(
+        opens_at=dt.datetime(2099, 1, 1, tzinfo=dt.UTC),
+        closes_at=dt.datetime(2099, 1, 2, tzinfo=dt.UTC),
+    )
+    assert door.claim(early, "bob").result is Result.NOT_STARTED
+    assert Claim.objects.count() == 1
+
+
+def test_tries_at_a_password_wait_for_redis(door: Claimer, server: ValkeyServer) -> None:
+    """They are counted there alone: without it the phrase could be guessed at."""
+    packet = world.open_packet(password="open sesame")
+    server.kill()
+    for _ in range(2):
+        with pytest.raises(RedisAway):
+            door.claim(packet, "alice", password="open sesame")
+    assert not Claim.objects.exists()
+
+
+def test_a_packet_opened_without_redis_can_be_claimed(server: ValkeyServer) -> None:
+    server.kill()
+    packet = world.open_packet()
+    assert Lane.objects.get().state == "loading"
+    assert world.claim(packet, "alice").result is Result.WON
+
+
+class TestTwoProcesses:
+    """One can't reach Redis, the other can: they must not fence each other with epochs."""
+
+    ROUNDS = 15
+
+    def disagree(self, packet: Packet) -> list[str]:
+        blind = circuit.Circuit()
+        blind._away = True
+        seeing = circuit.Circuit()
+        for i in range(self.ROUNDS):
+            for who in (blind, seeing):
+                driver = sync.SyncDriver(circuit=who)
+                view = sync.registry.view(packet.id)
+                assert view is not None
+                person = world.person(f"{i}-{who is blind}")
+                outcome = driver.run(sync.flow.claim(view, person, sync.ClaimRequest(), b""))
+                assert outcome.result is Result.WON
+        return causes(packet)
+
+    def test_the_one_that_can_follows(self) -> None:
+        packet = world.open_packet(10_000, 100)
+        assert self.disagree(packet) == ["opened", "direct"]
+        assert_books_are_right(packet)
+
+    @pytest.mark.control
+    def test_control_without_the_lease_they_do(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(direct, "LEASE", dt.timedelta(0))
+        packet = world.open_packet(10_000, 100)
+        assert self.disagree(packet) == ["opened", *["direct", "rebuilt"] * self.ROUNDS]
+        assert_books_are_right(packet)
+
+    def test_when_the_other_is_gone_the_lane_is_redis_again(self) -> None:
+        packet = world.open_packet(10_000, 100)
+        self.disagree(packet)
+        wait_until(
+            lambda: (
+                world.claim(packet, world.person(f"w{Claim.objects.count()}")).result
+                and causes(packet)[-1] == "rebuilt"
+            ),
+            BACK_WITHIN_S,
+            "the fast path",
+        )
+        assert world.redis_meta(packet)[b"epoch"] == b"3"
+        assert_books_are_right(packet)
+
+
+@pytest.mark.parametrize("wiped", [False, True])
+def test_a_crowd_that_loses_redis_for_good(
+    door: Claimer, server: ValkeyServer, wiped: bool
+) -> None:
+    """In mid-crowd; later it comes back with what it knew, or with nothing."""
+    packet = world.open_packet(100_003, 300)
+    names = people(0, 500)
+    told: dict[str, Outcome] = {}
+
+    def ask(some: list[str]) -> None:
+        for name, answer in zip(some, door.crowd(packet, some), strict=True):
+            if isinstance(answer, Outcome):
+                if answer.result is Result.WON and name in told:
+                    assert answer.claim == told[name].claim
+                if answer.result is Result.WON:
+                    told[name] = answer
+
+    ask(names[:100])
+    server.kill()
+    ask(names[50:250])
+    wait_until(lambda: (ask(names[50:250]), set(names[:250]) <= set(told))[1], 20, "250 wins")
+    assert causes(packet) == ["opened", "direct"]
+
+    server.start(wipe=wiped)
+    wait_until(lambda: not circuit.of_process().is_open(), BACK_WITHIN_S, "Redis is seen again")
+
+    late = iter(names[250:])
+
+    def fast() -> bool:
+        ask([next(late)])
+        time.sleep(0.1)
+        return causes(packet)[-1] == "rebuilt"
+
+    wait_until(fast, BACK_WITHIN_S, "the fast path")
+    wait_until(lambda: (ask(names), len(told) == 300)[1], 20, "300 wins")
+    ask(names)
+    world.forget_views()
+    assert door.claim(packet, "late").result is Result.SOLD_OUT
+    rows = dict(Claim.objects.filter(packet=packet).values_list("id", "amount_fen"))
+    heard = {
+        outcome.claim.id: outcome.claim.portion.amount_fen
+        for outcome in told.values()
+        if outcome.claim
+    }
+    assert heard == rows and sum(rows.values()) == 100_003
+    assert_books_are_right(packet)
+
+
+class TestWhatWasReservedBefore:
+    """A portion that Redis gave out just before it was lost is void: Postgres gives it again."""
+
+    def story(self) -> Verdict:
+        packet = world.open_packet(1_000, 10, strategy="fixed")
+        view = sync.registry.view(packet.id)
+        assert view is not None
+        steps = sync.flow.claim(view, world.person("ann"), sync.ClaimRequest(), b"")
+        driver = sync.SyncDriver(circuit=circuit.Circuit())
+        commit = steps.send(driver.perform(next(steps)))  # reserved, and not committed yet
+        blind = circuit.Circuit()
+        blind._away = True
+        sync.SyncDriver(circuit=blind).run(
+            sync.flow.claim(view, world.person("ben"), sync.ClaimRequest(), b"")
+        )
+        committed: Committed = driver.perform(commit)
+        assert committed.lane_epoch == 2
+        return committed.verdict
+
+    def test_it_is_fenced(self) -> None:
+        assert self.story() is Verdict.FENCED
+        assert Claim.objects.count() == 1
+
+    @pytest.mark.control
+    def test_control_without_the_fence_the_books_show_it(self, owner_dsn: str) -> None:
+        text = sql.load("packets", "commit_claims.sql")
+        with world.installed(owner_dsn, without_guard(text, "fence"), text):
+            assert self.story() is Verdict.WON
+        assert [check.name for check in broken_checks()] == ["epoch_starts"]
