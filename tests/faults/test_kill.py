@@ -7,6 +7,7 @@ and holds the crowd's log against Postgres at the end.
 from __future__ import annotations
 
 import shutil
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
