@@ -78,7 +78,17 @@ def people(start: int, end: int) -> list[str]:
     return [f"user{i}" for i in range(start, end)]
 
 
-@pytest.mark.parametrize("loss", sorted(LOSSES))
+def each_loss() -> list[Any]:
+    """Every loss at both doors; a quick choice of them, and the rest by night."""
+    quick = {("edge", "killed"), ("web", "stopped"), ("edge", "full"), ("web", "replica")}
+    return [
+        pytest.param(at, loss, marks=[] if (at, loss) in quick else [pytest.mark.nightly])
+        for at in sorted(DOORS)
+        for loss in sorted(LOSSES)
+    ]
+
+
+@pytest.mark.parametrize(("door", "loss"), each_loss(), indirect=["door"])
 def test_people_go_on_winning(door: Claimer, server: ValkeyServer, loss: str) -> None:
     packet = world.open_packet(10_007, 30)
     told = win_all(door, packet, people(0, 10))
@@ -218,7 +228,7 @@ class TestTwoProcesses:
         assert_books_are_right(packet)
 
 
-@pytest.mark.parametrize("wiped", [False, True])
+@pytest.mark.parametrize(("door", "wiped"), [("web", False), ("edge", True)], indirect=["door"])
 def test_a_crowd_that_loses_redis_for_good(
     door: Claimer, server: ValkeyServer, wiped: bool
 ) -> None:

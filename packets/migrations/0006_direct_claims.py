@@ -8,7 +8,7 @@ from engine.lib.sql import InstallSql
 
 
 class Migration(migrations.Migration):
-    dependencies = [("packets", "0004_claims_by_time")]
+    dependencies = [("packets", "0005_tickets")]
 
     operations = [
         migrations.AddField(
