@@ -193,6 +193,8 @@ class EdgeDriver:
                     await self.slow(winners.may_have_won, effect.slot) if known is None else known
                 )
             case Rebuild():
+                if effect.seen_epoch is not None:
+                    self.pipe.renew()
                 # A crowd that meets a fenced lane needs it mended once.
                 key = "rebuild", effect.slot.lane_id
                 return await self.slow_once(key, SyncDriver().perform, effect)

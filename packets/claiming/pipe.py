@@ -30,6 +30,7 @@ log = structlog.get_logger(__name__)
 MAX_IN_FLIGHT = 8_192  # commands without an answer yet; beyond, the client hears 503
 CONNECT_TIMEOUT_S = 0.3
 TIMEOUT_S = 0.5  # a script takes microseconds; past this the server is gone or stalled
+RENEW_AFTER_S = 1.0  # an older connection may lead to a master that was replaced
 RETRY_CONNECT_S = 0.1  # between two attempts to connect to a server that refuses
 
 Command = tuple[Argument, ...]
@@ -65,7 +66,7 @@ class _Wire(asyncio.Protocol):
         self.unsent: list[bytes] = []
         self.transport: asyncio.Transport | None = None
         self.loop = asyncio.get_running_loop()
-        self.last_reply = time.monotonic()
+        self.since = self.last_reply = time.monotonic()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # Both event loops in use set TCP_NODELAY by themselves.
@@ -141,6 +142,13 @@ class Pipe:
         wire = self._wire
         if wire is not None and wire.transport is not None and len(wire.waiting) < MAX_IN_FLIGHT:
             wire.send(command).add_done_callback(_ignore)
+
+    def renew(self) -> None:
+        """From now on commands go through a new connection; the old one's are still answered."""
+        wire = self._wire
+        if wire is not None and time.monotonic() - wire.since > RENEW_AFTER_S:
+            self._wire = None
+            wire.loop.call_later(TIMEOUT_S, wire.abort)
 
     async def _connect(self) -> _Wire:
         if self._connecting is None:
