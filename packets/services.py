@@ -42,6 +42,7 @@ from packets.models import (
     Packet,
     Transfer,
 )
+from packets.windows import packet_move
 
 __all__ = [
     "gate_create",
@@ -51,6 +52,7 @@ __all__ = [
     "packet_create",
     "packet_discard",
     "packet_extend",
+    "packet_move",
     "packet_open",
     "packet_pause",
     "packet_resume",

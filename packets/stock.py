@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from django.db.models.functions import Now
 from redis import Redis
 
 from engine.lib import ids, lua
@@ -165,10 +166,14 @@ def set_flags(
 
 def push_flags(client: Redis, packet_id: uuid.UUID) -> None:
     """Write the flags of all lanes of a packet anew, from Postgres."""
-    packet = Packet.objects.get(id=packet_id)
+    packet = Packet.objects.annotate(read_at=Now()).get(id=packet_id)
     is_open = gates_open(packet)
     for lane in packet.lanes.order_by("id"):
-        set_flags(client, packet.id, lane.number, None, dict(lane_flags(packet, lane, is_open)))
+        flags = lane_flags(packet, lane, is_open)
+        if packet.opens_at <= packet.read_at:
+            # It has opened by Postgres's clock; Redis's own may be behind.
+            flags["opens_ms"] = 0
+        set_flags(client, packet.id, lane.number, None, dict(flags))
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,8 @@ class PacketLeft(msgspec.Struct, frozen=True, kw_only=True):
 
 class ClaimAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """`claim` and `replayed` come with `won`, `reason` with `not_eligible`, `test` with whatever a
-    test user of the app hears: no stock and no money is behind it.
+    test user of the app hears: no stock and no money is behind it. With `not_started` comes when it
+    opens (`opens_at`); it may be moved, so ask again after `Retry-After`.
 
     The claim's `status` is the one at its commit; `/me/claims` has the current one.
     """
@@ -111,6 +112,7 @@ class ClaimAnswer(msgspec.Struct, frozen=True, kw_only=True):
     claim: Claim | UnsetType = UNSET
     replayed: bool | UnsetType = UNSET
     reason: Reason | UnsetType = UNSET
+    opens_at: Time | UnsetType = UNSET
     test: Literal[True] | UnsetType = UNSET
 
 

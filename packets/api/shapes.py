@@ -67,6 +67,7 @@ _SHOWN_BY = {
 
 def claim_answer(outcome: Outcome, view: PacketView, participant: bytes) -> schemas.ClaimAnswer:
     won = outcome.claim is not None
+    opens_at = view.opens_at if outcome.result is Result.NOT_STARTED else None
     lane_number = ids.home_lane(view.home_key, participant, len(view.lane_ids))
     return schemas.ClaimAnswer(
         result=outcome.result,
@@ -82,6 +83,7 @@ def claim_answer(outcome: Outcome, view: PacketView, participant: bytes) -> sche
         claim=won_claim(outcome.claim, view, lane_number) if outcome.claim else UNSET,
         replayed=outcome.replayed if won else UNSET,
         reason=outcome.reason if outcome.reason is not None else UNSET,
+        opens_at=rfc3339(opens_at) if opens_at is not None else UNSET,
         test=True if outcome.test else UNSET,
     )
 

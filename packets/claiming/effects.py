@@ -79,6 +79,10 @@ class PacketView:
     # By client app and its user id; and what a forced win shows as its portion.
     forced: Mapping[tuple[int, str], Forced] = field(default_factory=dict)
     sample_fen: int = 1
+    opens_at: dt.datetime | None = None
+    # Set while the packet hasn't opened and nobody has claimed, which nobody can have: the seconds
+    # from reading this until it opens, by Postgres's clock. A view doesn't outlive that moment.
+    opens_in_s: float | None = None
     needs_ticket: bool = False  # a claim's serial is its ticket's; without one, nobody claims
 
 
@@ -315,6 +319,7 @@ class Truth:
     lane_open: bool
     lane_epoch: int
     left_count: int
+    past_end: bool = True  # past the window; commits of its last moment may be under way
 
 
 class Unavailable(Exception):

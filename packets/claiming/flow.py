@@ -55,6 +55,8 @@ from packets.claiming.effects import (
 MAX_ROUNDS = 4
 MAX_MENDS = 3
 BUSY_RETRY_AFTER_S = 1
+# Nobody is told to wait longer for an opening: it may be moved to an earlier time.
+MAX_OPENING_RETRY_AFTER_S = 30
 # Of a forced win: a serial that no claim has, and a time that nobody takes for one.
 SAMPLE_SERIAL = 2**31 - 1
 SAMPLE_AT = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
@@ -89,6 +91,8 @@ def claim(
     forced = packet.forced.get((caller.client_app_id, caller.subject))
     if forced is not None:
         return _forced(packet, caller, forced)
+    if packet.opens_in_s is not None:
+        return _not_started(packet.opens_in_s)
     serial = 0
     if packet.needs_ticket:
         ticket = tickets.read(request.ticket or "", packet.id, ticket_keys)
@@ -165,6 +169,12 @@ def _of_somebody_else(
     truth: Truth = yield AskPostgres(slot_of(packet, ticket.participant, ticket.serial))
     used = truth.claimed is not None
     return Outcome(Result.TICKET_USED if used else Result.TICKET_REQUIRED)
+
+
+def _not_started(opens_in_s: float = 0.0) -> Outcome:
+    """Rounded down: who comes back too early asks once more, who comes too late has missed it."""
+    wait_s = min(MAX_OPENING_RETRY_AFTER_S, max(1, int(opens_in_s)))
+    return Outcome(Result.NOT_STARTED, retry_after_s=wait_s)
 
 
 def _busy() -> Outcome:
@@ -264,9 +274,12 @@ def _won(committed: Committed, left_count: int | None) -> Outcome:
 def _committed_refusal(slot: Slot, verdict: Verdict) -> Generator[Effect, Any, Outcome]:
     """What the commit said no to, whatever Redis's flags say."""
     match verdict:
-        case Verdict.PAUSED | Verdict.NOT_STARTED:
+        case Verdict.PAUSED:
             yield PushFlags(slot.packet)
-            return Outcome(Result(verdict.value))
+            return Outcome(Result.PAUSED)
+        case Verdict.NOT_STARTED:
+            yield PushFlags(slot.packet)
+            return _not_started()
         case Verdict.CLOSED | Verdict.ENDED:
             yield PushFlags(slot.packet)
             answer = yield from _last_word(slot)
@@ -315,10 +328,10 @@ def _doubt(slot: Slot, code: Reserved) -> Step:
     if isinstance(answer, Outcome):
         return answer
     if answer.not_started:
-        return Outcome(Result.NOT_STARTED)
+        return _not_started()
     if answer.paused:
         return Outcome(Result.PAUSED)
-    if code in (Reserved.EMPTY, Reserved.ENDED):
+    if code is Reserved.EMPTY or (code is Reserved.ENDED and answer.past_end):
         # Portions may come back (somebody reserved and left, another lane has some), or commits of
         # the last second are under way.
         return _busy()

@@ -51,7 +51,7 @@ SELECT c.id, c.epoch, c.index, c.amount_fen, c.tier, c.committed_at,
        s.exhausted, p.state = 'closed' OR l.state = 'closed',
        p.state <> 'open' OR NOT g.is_open,
        p.opens_at > clock_timestamp(), p.closes_at + interval '2 seconds' < clock_timestamp(),
-       l.state = 'open', l.epoch, s.left_count
+       l.state = 'open', l.epoch, s.left_count, p.closes_at <= clock_timestamp()
   FROM packets_packet p
   JOIN packets_lane l ON l.id = %(lane)s
   CROSS JOIN LATERAL (SELECT bool_and(n.claimed_count >= n.count) AS exhausted,

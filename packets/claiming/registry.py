@@ -1,11 +1,14 @@
 """What a process remembers of packets, for a second: where the lanes are, for whom, and whether it
 is over. Also which ids are unknown, so that random ids cost no lock and no rebuild.
 
-Nothing remembered here lets anybody win, and `final` only repeats what Postgres has shown.
+Nothing remembered here lets anybody win, and `final` only repeats what Postgres has shown. A packet
+that hasn't opened is remembered until its opening at the longest, by Postgres's clock: so a crowd
+that waits for it is answered from memory, and every process opens it at the same moment.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import threading
 import time
 import uuid
@@ -13,8 +16,8 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from django.db.models import Count, Q, Sum
+from django.db.models.functions import Now
 
-from engine.lib import clock
 from engine.models import ForcedOutcome
 from packets.claiming.effects import Audience, Forced, PacketView, Reason, Result
 from packets.models import Gate, Packet
@@ -29,6 +32,7 @@ MAX_UNKNOWN = 10_000  # unknown ids remembered by one process
 @dataclass
 class Registry:
     lifetime_s: float = LIFETIME_S
+    # By packet: until when it may be shown (monotonic), and what.
     _views: OrderedDict[uuid.UUID, tuple[float, PacketView | None]] = field(
         default_factory=OrderedDict
     )
@@ -40,11 +44,15 @@ class Registry:
         now = time.monotonic()
         with self._lock:
             known = self._views.get(packet_id)
-        if known is not None and now - known[0] < self.lifetime_s:
+        if known is not None and now < known[0]:
             return known[1]
         view = read(packet_id)
+        # Counted from before the reading: Postgres's clock may have shown no earlier moment.
+        lifetime_s = self.lifetime_s
+        if view is not None and view.opens_in_s is not None:
+            lifetime_s = min(lifetime_s, view.opens_in_s)
         with self._lock:
-            self._views[packet_id] = (now, view)
+            self._views[packet_id] = (now + lifetime_s, view)
             self._views.move_to_end(packet_id)
             while len(self._views) > MAX_PACKETS + MAX_UNKNOWN:
                 self._views.popitem(last=False)
@@ -53,7 +61,7 @@ class Registry:
     def peek(self, packet_id: uuid.UUID) -> tuple[bool, PacketView | None]:
         """(whether what is remembered is fresh, the view), without reading anything."""
         known = self._views.get(packet_id)
-        fresh = known is not None and time.monotonic() - known[0] < self.lifetime_s
+        fresh = known is not None and time.monotonic() < known[0]
         return (True, known[1]) if fresh and known is not None else (False, None)
 
     def may_push(self, packet_id: uuid.UUID) -> bool:
@@ -78,7 +86,12 @@ class Registry:
 
 def read(packet_id: uuid.UUID) -> PacketView | None:
     """The packet from Postgres. A draft isn't there for anybody yet."""
-    packet = Packet.objects.exclude(state=Packet.State.DRAFT).filter(id=packet_id).first()
+    packet = (
+        Packet.objects.exclude(state=Packet.State.DRAFT)
+        .filter(id=packet_id)
+        .annotate(read_at=Now())
+        .first()
+    )
     if packet is None:
         return None
     lanes = list(packet.lanes.order_by("number").values_list("id", "buckets"))
@@ -90,6 +103,8 @@ def read(packet_id: uuid.UUID) -> PacketView | None:
     left_count = sums["count"] - sums["claimed"]
     exhausted = left_count <= 0
     closed = packet.state == Packet.State.CLOSED and sums["closed"] == len(lanes)
+    state = state_of(packet, exhausted=exhausted, moment=packet.read_at)
+    waits = state == "scheduled" and not sums["claimed"]
     return PacketView(
         id=packet.id,
         lane_ids=tuple(lane_id for lane_id, _ in lanes),
@@ -106,10 +121,12 @@ def read(packet_id: uuid.UUID) -> PacketView | None:
         buckets=tuple(buckets for _, buckets in lanes),
         total_count=sums["count"],
         left_count=max(0, left_count),
-        state=state_of(packet, exhausted=exhausted),
+        state=state,
         final=Result.SOLD_OUT if exhausted else Result.ENDED if closed else None,
         forced=forced_of(packet.client_apps),
         sample_fen=max(1, packet.total_fen // packet.count),
+        opens_at=packet.opens_at,
+        opens_in_s=(packet.opens_at - packet.read_at).total_seconds() if waits else None,
         needs_ticket=packet.needs_ticket,
     )
 
@@ -125,7 +142,7 @@ def forced_of(client_apps: list[int]) -> dict[tuple[int, str], Forced]:
     }
 
 
-def state_of(packet: Packet, *, exhausted: bool) -> str:
+def state_of(packet: Packet, *, exhausted: bool, moment: dt.datetime) -> str:
     """The packet's state as people see it: scheduled, open, paused, sold_out or closed."""
     if packet.state == Packet.State.CLOSED:
         return "closed"
@@ -136,7 +153,7 @@ def state_of(packet: Packet, *, exhausted: bool) -> str:
     )
     if packet.state == Packet.State.PAUSED or shut.exists():
         return "paused"
-    return "scheduled" if packet.opens_at > clock.now() else "open"
+    return "scheduled" if packet.opens_at > moment else "open"
 
 
 registry = Registry()

@@ -117,7 +117,9 @@ def test_before_it_opens(visit: Visit, app: ClientApp) -> None:
     assert answer.json == {
         "result": "not_started",
         "packet": {"left_count": 10, "state": "scheduled"},
+        "opens_at": clock.rfc3339(later),
     }
+    assert answer.headers["Retry-After"] == "30"  # it may be moved to an earlier time
 
 
 @pytest.mark.parametrize(
