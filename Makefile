@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-.PHONY: help run demo crowd backup restore test lint types messages browser pictures nightly clean venv venv-dev checks openapi
+.PHONY: help run demo crowd backup restore test lint types messages browser pictures nightly bench bench-docs clean venv venv-dev checks openapi
 
 PY := .venv/bin/python
 # The first Python from 3.11 on that can make a virtual environment; PYTHON=… overrides.
@@ -27,7 +27,7 @@ TOOL_ENV = env -u PORT -u EDGE_PORT \
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1|/' | \
-		while IFS='|' read -r name text; do printf '  make %-9s %s\n' "$$name" "$$text"; done
+		while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
 	@echo
 	@echo '  PORT (8000), EDGE_PORT (8001) and DATA_DIR (./.data) let several copies run side by side:'
 	@echo '  make run PORT=8100 EDGE_PORT=8101 DATA_DIR=.data-second'
@@ -80,6 +80,12 @@ messages: venv-dev ## bring the Chinese catalogue in line with the code
 
 nightly: venv-dev ## the slow tests
 	@exec $(PY) -m pytest -q -m nightly
+
+bench: venv-dev ## measure everything as ratios in one run (QUICK=1: two minutes; OUT=…: the JSON)
+	@exec $(PY) -m tests.bench
+
+bench-docs: venv-dev ## write the tables of docs/performance.md anew from the last bench (OUT=…)
+	@$(PY) -m tests.bench docs
 
 clean: venv ## forget all data of the copy in DATA_DIR (refuses while it runs)
 	@$(PY) -m engine.run clean
