@@ -46,26 +46,32 @@ def test_a_killed_process_is_back_within_a_second(laisee: Copy, name: str) -> No
     assert set(laisee.pids()) == EVERYONE | {"supervisor"}
 
 
-def test_a_killed_web_worker_is_replaced_by_its_master(laisee: Copy) -> None:
-    master = laisee.pids()["web"]
+@pytest.mark.parametrize("door", ["web", "edge"])
+def test_a_killed_worker_is_replaced_while_the_other_serves(laisee: Copy, door: str) -> None:
+    port = laisee.port if door == "web" else laisee.edge_port
+    master = laisee.pids()[door]
+    wait_until(lambda: len(_children(master)) >= 2, ANSWERS_S, "both workers")
     victim = _children(master)[0]
 
     os.kill(victim, signal.SIGKILL)
 
     wait_until(lambda: victim not in _children(master), 5, "the end of the worker")
-    wait_until(lambda: answers(laisee.port, "/readyz"), ANSWERS_S, "web")
+    # Its socket is gone with it, so every new connection reaches the other one.
+    assert all(answers(port, "/healthz") for _ in range(20))
     wait_until(lambda: len(_children(master)) >= 2, ANSWERS_S, "a new worker")
-    assert laisee.pids()["web"] == master
+    wait_until(lambda: answers(port, "/readyz"), ANSWERS_S, door)
+    assert laisee.pids()[door] == master
 
 
-def test_a_killed_web_master_leaves_no_worker_on_the_port(laisee: Copy) -> None:
-    workers = _children(laisee.pids()["web"])
+@pytest.mark.parametrize("door", ["web", "edge"])
+def test_a_killed_master_leaves_no_worker_on_the_port(laisee: Copy, door: str) -> None:
+    workers = _children(laisee.pids()[door])
     assert workers
 
-    laisee.kill("web")
+    laisee.kill(door)
 
     wait_until(lambda: not any(_alive(pid) for pid in workers), 3, "the end of its workers")
-    wait_until(lambda: answers(laisee.port, "/readyz"), ANSWERS_S, "web")
+    wait_until(lambda: _all_answer(laisee), ANSWERS_S, "health")
 
 
 def test_the_worker_takes_tasks_again_after_the_broker_lost_everything(laisee: Copy) -> None:
