@@ -17,12 +17,10 @@ from dataclasses import dataclass, field
 
 from packets.claiming.effects import Committed, Slot, Truth, Unavailable
 from packets.claiming.journal import Journal, Row
-from packets.claiming.trouble import Trouble
+from packets.claiming.trouble import LATE_AFTER_S, MAX_WAIT_S, Trouble
 
 CONNECTIONS = 2  # of one process; more would only queue at the same lane's lock
 MAX_BATCH = 128  # rows of one commit
-MAX_WAIT_S = 2.0  # a claim that hasn't been taken into a batch by then hears 503
-LATE_AFTER_S = 0.5  # while the oldest waits longer than this, no new portion is reserved
 
 
 @dataclass
@@ -48,13 +46,16 @@ class GroupCommitter:
     def __post_init__(self) -> None:
         self._idle = [self.new_journal() for _ in range(self.connections)]
 
-    def is_late(self) -> bool:
-        """Whether commits are so slow that reserving more would strand portions."""
+    def check(self, lane_id: int) -> None:
+        """Raises Unavailable where a portion reserved now would wait for its commit too long.
+
+        Of this lane alone: one in trouble holds up no other.
+        """
         with self._changed:
-            now = time.monotonic()
-            return any(
-                queue and now - queue[0].since > LATE_AFTER_S for queue in self._waiting.values()
-            )
+            self._trouble.check(lane_id)
+            queue = self._waiting.get(lane_id)
+            if queue and time.monotonic() - queue[0].since > LATE_AFTER_S:
+                raise Unavailable("commits are late")
 
     def commit(self, commit: Row) -> Committed:
         lane_id = commit.slot.lane_id

@@ -56,14 +56,13 @@ from packets.claiming.sync import (
     reserve_call,
     without_redis,
 )
-from packets.claiming.trouble import Trouble
+from packets.claiming.trouble import LATE_AFTER_S, MAX_WAIT_S, Trouble
 
 log = structlog.get_logger(__name__)
 
 CONNECTIONS = 3  # of one process to Postgres: two for commits, and one more for look-ups
 MAX_BATCH = 128  # rows of one commit, or slots of one look-up
 MAX_QUEUED = 4_096  # claims of one lane that may wait for their commit
-LATE_AFTER_S = 0.5  # while the oldest waits longer than this, no new portion is reserved
 SLOW_THREADS = 4  # for the rare effects
 
 Job = tuple[Any, "asyncio.Future[Any]", float]
@@ -97,15 +96,22 @@ class Lanes:
             self.loop.call_soon(self.start, lane_id)
         return future
 
-    def is_late(self) -> bool:
-        now = time.monotonic()
-        return any(queue and now - queue[0][2] > LATE_AFTER_S for queue in self._queues.values())
+    def check(self, lane_id: int) -> None:
+        """Raises Unavailable where a portion reserved now would wait for its commit too long.
+
+        Of this lane alone: one in trouble holds up no other.
+        """
+        self.trouble.check(lane_id)
+        queue = self._queues.get(lane_id)
+        if queue and time.monotonic() - queue[0][2] > LATE_AFTER_S:
+            raise Unavailable("commits are late")
 
     def start(self, lane_id: int) -> None:
-        queue = self._queues.get(lane_id)
-        if not queue or lane_id in self._busy:
+        if lane_id in self._busy:
             return
-        if not self.trouble.may_start(lane_id, len(self.idle)):
+        self._refuse(lane_id, MAX_WAIT_S, "the commit queue is too long")
+        queue = self._queues.get(lane_id)
+        if not queue or not self.trouble.may_start(lane_id, len(self.idle)):
             return
         journal = self.idle.pop()
         self._busy.add(lane_id)
@@ -127,6 +133,17 @@ class Lanes:
         for _, lane_id in waiting:
             self.start(lane_id)
 
+    def _refuse(self, lane_id: int, older_than_s: float, why: str) -> None:
+        """Whoever waits longer than this may ask again: what they reserved is theirs."""
+        queue = self._queues.get(lane_id, collections.deque())
+        since = time.monotonic() - older_than_s
+        while queue and queue[0][2] <= since:
+            _, future, _ = queue.popleft()
+            if not future.cancelled():
+                future.set_exception(Unavailable(why))
+        if not queue:
+            self._queues.pop(lane_id, None)
+
     def _done(
         self, lane_id: int, journal: Journal, batch: list[Job], running: asyncio.Future[Any]
     ) -> None:
@@ -135,6 +152,8 @@ class Lanes:
         error = running.exception()
         answers = [error] * len(batch) if error is not None else running.result()
         self.trouble.learn(lane_id, answers)
+        if self.trouble.has(lane_id):
+            self._refuse(lane_id, 0.0, "the lane is in trouble")
         for (_, future, _), answer in zip(batch, answers, strict=True):
             if future.cancelled():
                 continue
@@ -215,8 +234,7 @@ class EdgeDriver:
         return await asyncio.shield(running)
 
     async def _reserve(self, effect: Reserve) -> Reservation:
-        if self.commits.is_late():
-            raise Unavailable("commits are late")
+        self.commits.check(effect.slot.lane_id)
         if (without := without_redis(self.circuit, effect.slot)) is not None:
             return without
         try:

@@ -164,9 +164,8 @@ class SyncDriver:
                 assert_never(effect)
 
     def _reserve(self, effect: Reserve) -> Reservation:
-        # Commits run late: a portion reserved now would be held by somebody who has left.
-        if self.committer.is_late():
-            raise Unavailable("commits are late")
+        # While commits run late a portion reserved now would be held by somebody who has left.
+        self.committer.check(effect.slot.lane_id)
         if (without := without_redis(self.circuit, effect.slot)) is not None:
             return without
         try:

@@ -1,6 +1,7 @@
-"""Lanes whose commits failed of late: they may not use up the connections of the others.
+"""How long a claim may wait for its commit, and which lanes' commits failed of late.
 
-A lane that is locked keeps a connection for a whole lock timeout. Whoever asks for it next hears
+A lane that is locked keeps a connection for a whole lock timeout, and may not use up those of the
+others. Whoever asks for it next hears
 503 at once, for a while that doubles with every failure; and of the lanes in trouble one at most is
 tried at a time, so that a connection is always left for those that are well.
 """
@@ -14,6 +15,8 @@ from typing import Any
 
 from packets.claiming.effects import Unavailable
 
+MAX_WAIT_S = 2.0  # a claim that hasn't been taken into a batch by then hears 503
+LATE_AFTER_S = 0.5  # while the oldest of a lane waits longer, no new portion of it is reserved
 FIRST_PAUSE_S = 0.25
 MAX_PAUSE_S = 2.0
 MAX_LANES = 10_000  # remembered; beyond, all are forgotten
@@ -37,6 +40,10 @@ class Trouble:
         case = self._cases.get(lane_id)
         if case is not None and time.monotonic() < case.until:
             raise Unavailable("the lane is in trouble")
+
+    def has(self, lane_id: int) -> bool:
+        """Whether the lane's last batch failed as a whole."""
+        return lane_id in self._cases
 
     def may_start(self, lane_id: int, idle: int) -> bool:
         """Whether a batch of this lane may take one of so many idle connections; if so it does."""

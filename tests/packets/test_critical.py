@@ -23,7 +23,6 @@ from packets.claiming.effects import (
     Outcome,
     Result,
     Truth,
-    Unavailable,
 )
 from packets.claiming.registry import registry
 from packets.models import Claim, Packet
@@ -274,22 +273,6 @@ def test_a_stale_ended_flag_is_mended() -> None:
     packet = world.open_packet()
     stock.set_flags(stock_client(), packet.id, 0, None, {"state": "closed"})
     assert world.claim(packet, "ann").result is Result.WON
-
-
-# --- 20: a driver whose commits run late reserves nothing ----------------------------------------
-
-
-def test_late_commits_answer_503_before_anything_is_reserved(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    packet = world.open_packet()
-    driver = sync.SyncDriver()
-    monkeypatch.setattr(driver.committer, "is_late", lambda: True)
-    view = registry.view(packet.id)
-    assert view is not None
-    with pytest.raises(Unavailable):
-        driver.run(flow.claim(view, world.person("alice"), ClaimRequest(), b""))
-    assert world.redis_meta(packet)[b"index"] == b"0"
 
 
 def test_guards_of_the_commit_are_marked() -> None:
