@@ -3,6 +3,7 @@
     Campaign ── Account (kind campaign)   the budget, in the ledger
              ── Gate `campaign:<id>`      stands before every packet of the campaign
              ─< CampaignPacket ── Packet  which packets belong to it, in the order they are shown
+             ─< Rain ─< CampaignPacket    those that are the rounds of a red-packet rain
              ─< CampaignApproval          a second person's word on one exact version
              ─< TopUp                     more money or packets for a running one, asked and decided
     Packet   ─< TargetUpload ─< TargetUploadPart, TargetUploadError   people, read in parts
@@ -143,6 +144,7 @@ class Campaign(models.Model):
             ("end_campaign", _("Can end a campaign before its time (money moves)")),
             ("settle_campaign", _("Can settle a campaign (money moves)")),
             ("extend_campaign", _("Can move the end of a running campaign further away")),
+            ("move_round", _("Can move a round of a red-packet rain to another time")),
             ("request_topup", _("Can ask for more budget or packets for a running campaign")),
             ("approve_topup", _("Can approve more budget or packets (money moves)")),
             ("switch_all", _("Can stop and allow all claims")),
@@ -181,8 +183,27 @@ class Campaign(models.Model):
         return self.slug
 
 
+class Rain(models.Model):
+    """Red-packet rain: rounds that belong together. Their times stand in their packets."""
+
+    campaign = models.ForeignKey(
+        Campaign, models.PROTECT, related_name="rains", verbose_name=_("campaign")
+    )
+    name_zh = models.CharField(_("name (Chinese)"), max_length=80)
+    name_en = models.CharField(_("name (English)"), max_length=80, blank=True)
+    created_at = models.DateTimeField(_("created at"), db_default=Now())
+
+    class Meta:
+        verbose_name = _("red-packet rain")
+        verbose_name_plural = _("red-packet rains")
+        ordering = ["id"]
+
+    def __str__(self) -> str:
+        return self.name_zh
+
+
 class CampaignPacket(models.Model):
-    """A packet of a campaign; a packet belongs to at most one."""
+    """A packet of a campaign; a packet belongs to at most one. It may be a round of a rain."""
 
     campaign = models.ForeignKey(
         Campaign, models.PROTECT, related_name="links", verbose_name=_("campaign")
@@ -193,13 +214,22 @@ class CampaignPacket(models.Model):
     order = models.PositiveIntegerField(_("order"))
     # The packet's own hash can't be read back, and a copy of the campaign needs the pass phrase.
     password_encrypted = models.TextField(_("pass phrase, encrypted"), blank=True, default="")
+    rain = models.ForeignKey(
+        Rain, models.PROTECT, null=True, blank=True, related_name="links", verbose_name=_("rain")
+    )
+    round = models.PositiveSmallIntegerField(_("round"), null=True, blank=True)
 
     class Meta:
         verbose_name = _("packet of a campaign")
         verbose_name_plural = _("packets of campaigns")
         ordering = ["order"]
         constraints = [
-            models.UniqueConstraint(fields=["campaign", "order"], name="campaign_packet_order")
+            models.UniqueConstraint(fields=["campaign", "order"], name="campaign_packet_order"),
+            models.UniqueConstraint(fields=["rain", "round"], name="campaign_packet_round"),
+            models.CheckConstraint(
+                condition=Q(rain=None, round=None) | Q(rain__isnull=False, round__gt=0),
+                name="campaign_packet_rain",
+            ),
         ]
 
     def __str__(self) -> str:

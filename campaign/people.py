@@ -57,6 +57,7 @@ class Act(enum.StrEnum):
     END = "end"
     SETTLE = "settle"
     EXTEND = "extend"
+    MOVE_ROUND = "move_round"
     REQUEST_TOP_UP = "request_top_up"
     APPROVE_TOP_UP = "approve_top_up"
     SWITCH_ALL = "switch_all"
@@ -91,6 +92,7 @@ RIGHTS: dict[Act, Right] = {
     Act.END: Right("campaign.end_campaign", money=True, states=(State.LIVE, State.PAUSED)),
     Act.SETTLE: Right("campaign.settle_campaign", money=True, states=(State.ENDED, State.KILLED)),
     Act.EXTEND: Right("campaign.extend_campaign", states=(State.LIVE, State.PAUSED)),
+    Act.MOVE_ROUND: Right("campaign.move_round", states=(State.LIVE, State.PAUSED)),
     Act.REQUEST_TOP_UP: Right("campaign.request_topup", states=(State.LIVE, State.PAUSED)),
     Act.APPROVE_TOP_UP: Right(
         "campaign.approve_topup", money=True, states=(State.LIVE, State.PAUSED)
@@ -120,7 +122,8 @@ GROUPS: dict[Group, frozenset[str]] = {
             _SEE_MONEY,
             "campaign.add_campaign campaign.change_campaign campaign.submit_campaign "
             "campaign.upload_targets campaign.launch_campaign campaign.stop_campaign "
-            "campaign.end_campaign campaign.extend_campaign campaign.request_topup "
+            "campaign.end_campaign campaign.extend_campaign campaign.move_round "
+            "campaign.request_topup "
             "campaign.add_campaigntemplate campaign.change_campaigntemplate "
             "campaign.delete_campaigntemplate engine.view_clientapp engine.view_forcedoutcome "
             "engine.add_forcedoutcome engine.change_forcedoutcome engine.delete_forcedoutcome",
@@ -130,7 +133,7 @@ GROUPS: dict[Group, frozenset[str]] = {
             _SEE_CLAIMS,
             _SEE_MONEY,
             "campaign.approve_campaign campaign.approve_topup campaign.launch_campaign "
-            "campaign.stop_campaign campaign.end_campaign campaign.switch_all",
+            "campaign.stop_campaign campaign.end_campaign campaign.move_round campaign.switch_all",
         ),
         Group.FINANCE: (
             _SEE_CAMPAIGNS,

@@ -48,7 +48,7 @@ def campaigns_live(client_app_id: int) -> QuerySet[Campaign]:
     """The campaigns that an app's people can see running, newest first."""
     return (
         Campaign.objects.filter(state__in=(State.LIVE, State.PAUSED), client_apps=client_app_id)
-        .prefetch_related("links__packet")
+        .prefetch_related("links__packet", "links__rain")
         .order_by("-created_at", "-id")
     )
 
@@ -59,7 +59,7 @@ def campaign_visible(slug: str, client_app_id: int) -> Campaign | None:
         return None
     return (
         Campaign.objects.filter(slug=slug, state__in=VISIBLE, client_apps=client_app_id)
-        .prefetch_related("links__packet")
+        .prefetch_related("links__packet", "links__rain")
         .first()
     )
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from django.db.models import Count
 
-from campaign.models import Campaign, TargetUpload
+from campaign.models import Campaign, CampaignPacket, TargetUpload
 from engine.lib.clock import rfc3339
 from packets.models import Packet
 
@@ -49,21 +49,23 @@ def campaign_document(campaign: Campaign) -> dict[str, Any]:
         "ends_at": rfc3339(campaign.ends_at),
         "client_apps": list(apps),
         "packets": [
-            _packet_document(link.order, link.packet)
-            for link in campaign.links.select_related("packet").order_by("order")
+            _packet_document(link)
+            for link in campaign.links.select_related("packet", "rain").order_by("order")
         ],
     }
 
 
-def _packet_document(order: int, packet: Packet) -> dict[str, Any]:
+def _packet_document(link: CampaignPacket) -> dict[str, Any]:
+    packet, rain = link.packet, link.rain
     uploads = packet.uploads.exclude(state=TargetUpload.State.CLEARED).order_by("id")
     listed = Packet.objects.filter(pk=packet.pk).aggregate(n=Count("targets"))["n"]
     return {
-        "order": order,
+        "order": link.order,
         "id": packet.public_id,
         **{name: getattr(packet, name) for name in PACKET_FIELDS},
-        # Only where it is so: what was approved before there were tickets is still approved.
+        # Only where it is so: what was approved before there were these is still approved.
         **({"needs_ticket": True} if packet.needs_ticket else {}),
+        **({"rain": [rain.name_zh, rain.name_en, link.round]} if rain is not None else {}),
         "opens_at": rfc3339(packet.opens_at),
         "closes_at": rfc3339(packet.closes_at),
         "targets": [

@@ -8,6 +8,7 @@
     acts.py       every step of the life cycle: what it costs, asked once more, then done
     review.py     the second person's page: what changed, and yes or no
     running.py    more for a running campaign: budget, packets, a later end
+    rains.py      red-packet rain: rounds with a timetable, and a round moved
     lists.py      lists of people: upload, progress, refused rows
     exports.py    claims as CSV, with progress
     people.py     Django's users and groups in the theme

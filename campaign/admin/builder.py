@@ -19,11 +19,12 @@ from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
+from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import override
 
 from campaign import people, services
-from campaign.admin.checking import check
+from campaign.admin.checking import check, rains_fen
 from campaign.admin.forms import (
     BasePacketFormSet,
     CampaignForm,
@@ -108,6 +109,8 @@ def build(request: HttpRequest, object_id: str | None = None) -> HttpResponse:
         status=422 if posted else 200,
         form=form,
         packets=packets,
+        rains_fen=rains_fen(campaign),
+        rain_address=reverse("admin:campaign_rain", args=[campaign.pk]) if campaign else "",
         voids=campaign is not None and campaign.state != State.DRAFT,
         may_submit=people.may(user_of(request), Act.SUBMIT),
         phones=_phones(),
@@ -134,7 +137,7 @@ def forms_of(
         zone=zone if zone in zone_names() else "",
     )
     if not bound:
-        packets.extra = 0 if draft.packets else 1
+        packets.extra = 0 if draft.packets or rains_fen(draft.campaign) else 1
     return form, packets  # type: ignore[return-value]
 
 
@@ -144,7 +147,7 @@ def _of_campaign(campaign: Campaign) -> Draft:
         campaign_initial(campaign),
         [
             packet_initial(link.packet, campaign, _password(link.password_encrypted))
-            for link in campaign.links.select_related("packet").order_by("order")
+            for link in campaign.links.filter(rain=None).select_related("packet").order_by("order")
         ],
     )
 

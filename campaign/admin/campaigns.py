@@ -16,9 +16,15 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from campaign import people, selectors
-from campaign.admin import acts, board, builder, exports, lists, previewing, review, running
+from campaign.admin import acts, board, builder, exports, lists, previewing, rains, review, running
 from campaign.admin.shell import name_of, notices_seen, page, user_of
-from campaign.models import Campaign, CampaignTemplate, TargetUpload, TopUp
+from campaign.models import (
+    Campaign,
+    CampaignPacket,
+    CampaignTemplate,
+    TargetUpload,
+    TopUp,
+)
 from engine.lib.adminkit import (
     MomentFilter,
     NoCountPaginator,
@@ -125,6 +131,12 @@ class CampaignAdmin(PlainModelAdmin):
             path("<uuid:object_id>/board-data/", view(board.data), name="campaign_data"),
             path("<uuid:object_id>/top-up/", view(running.ask), name="campaign_top_up_ask"),
             path("<uuid:object_id>/extend/", view(running.extend), name="campaign_extend"),
+            path("<uuid:object_id>/rain/", view(rains.rain), name="campaign_rain"),
+            path(
+                "<uuid:object_id>/round/<uuid:packet_id>/",
+                view(rains.move),
+                name="campaign_round",
+            ),
             path("<uuid:object_id>/lists/", view(lists.upload), name="campaign_lists"),
             path("<uuid:object_id>/template/", view(lists.template), name="campaign_template"),
             path("<uuid:object_id>/export/", view(exports.export), name="campaign_export"),
@@ -164,7 +176,8 @@ def detail(request: HttpRequest, object_id: str) -> HttpResponse:
         name_of(campaign),
         subtitle=None,
         campaign=campaign,
-        packets=[_packet_row(link.packet, campaign) for link in links],
+        packets=[_packet_row(link, campaign) for link in links],
+        may_move=rains.may_move(user, campaign),
         buttons=acts.buttons(user, campaign),
         links=_links(user, campaign),
         approval=selectors.approval_valid(campaign),
@@ -187,8 +200,8 @@ def detail(request: HttpRequest, object_id: str) -> HttpResponse:
     )
 
 
-def _packet_row(packet: Any, campaign: Campaign) -> dict[str, Any]:
-    audience = []
+def _packet_row(link: CampaignPacket, campaign: Campaign) -> dict[str, Any]:
+    packet, audience = link.packet, []
     if packet.targeted:
         audience.append(_("listed people"))
     if packet.new_only:
@@ -207,11 +220,12 @@ def _packet_row(packet: Any, campaign: Campaign) -> dict[str, Any]:
         )
     return {
         "packet": packet,
+        "round": link.round,
         "total": money(packet.total_fen),
         "count": f"{packet.count:,}",
         "range": f"{yuan(packet.min_fen)} – " + (yuan(packet.max_fen) if packet.max_fen else "∞"),
-        "opens": moment(packet.opens_at, campaign.timezone),
-        "closes": moment(packet.closes_at, campaign.timezone),
+        "opens": moment(packet.opens_at, campaign.timezone, seconds=link.round is not None),
+        "closes": moment(packet.closes_at, campaign.timezone, seconds=link.round is not None),
         "audience": ", ".join(audience) or _("everybody"),
     }
 
@@ -228,6 +242,7 @@ def _links(user: Any, campaign: Campaign) -> list[dict[str, Any]]:
 
     add(Act.APPROVE, "campaign_review", _("Review"), "approval")
     add(Act.EDIT, "campaign_edit", _("Edit"), "edit")
+    add(Act.EDIT, "campaign_rain", _("Red-packet rain"), "rainy")
     add(Act.UPLOAD_TARGETS, "campaign_lists", _("Lists of people"), "group_add")
     add(Act.REQUEST_TOP_UP, "campaign_top_up_ask", _("Top up"), "add_card")
     add(Act.EXTEND, "campaign_extend", _("Move the end"), "event")
@@ -274,6 +289,9 @@ EVENT_WORDS = {
     "packet_add": gettext_lazy("added a packet"),
     "packet_change": gettext_lazy("changed a packet"),
     "packet_remove": gettext_lazy("removed a packet"),
+    "rain_add": gettext_lazy("added a red-packet rain"),
+    "rain_remove": gettext_lazy("removed a red-packet rain"),
+    "round_move": gettext_lazy("moved a round"),
     "template": gettext_lazy("kept as a template"),
     "targets_upload": gettext_lazy("uploaded a list of people"),
     "targets_clear": gettext_lazy("cleared a list of people"),

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+from django.db.models import Sum
 from django.utils.translation import gettext as _
 
 from campaign import rules
@@ -19,7 +20,7 @@ from engine.lib import clock
 from engine.lib.errors import ServiceError
 from engine.lib.money import yuan
 from packets import services as packet_services
-from packets.models import PacketTarget
+from packets.models import Packet, PacketTarget
 
 
 def check(
@@ -41,7 +42,7 @@ def check(
             _refused_to(packet, lambda p=packet: rules.check_prizes(**p.cut))  # type: ignore[misc]
         if "starts_at" not in form.errors and "ends_at" not in form.errors:
             _check_window(form, packet)
-    sums = sums_of(form, kept)
+    sums = sums_of(form, kept, campaign)
     if sums is not None and sums[0] > sums[1]:
         form.add_error(
             "budget",
@@ -49,7 +50,7 @@ def check(
             % {"budget": yuan(sums[1]), "sum": yuan(sums[0])},
         )
     if submitting:
-        _check_ready(form, packets)
+        _check_ready(form, packets, campaign)
     return (
         form.is_valid()
         and all(packet.is_valid() for packet in kept)
@@ -57,10 +58,10 @@ def check(
     )
 
 
-def _check_ready(form: CampaignForm, packets: BasePacketFormSet) -> None:
+def _check_ready(form: CampaignForm, packets: BasePacketFormSet, campaign: Campaign | None) -> None:
     """What `rules.check_ready` will ask of a campaign that is handed in, all of it at once."""
     data, kept = form.cleaned_data, packets.kept
-    if not kept:
+    if not kept and not rains_fen(campaign):
         form.add_error("budget", _("A campaign needs at least one packet."))
     if not data.get("rules_zh", "").strip():
         form.add_error("rules_zh", _("The rules that people read are missing."))
@@ -133,9 +134,20 @@ def _check_window(form: CampaignForm, packet: PacketForm) -> None:
     _refused_to(packet, lambda: rules.check_packet_window(frame, opens_at, closes_at))
 
 
-def sums_of(form: CampaignForm, kept: list[PacketForm]) -> tuple[int, int] | None:
+def rains_fen(campaign: Campaign | None) -> int:
+    """What the rounds of the campaign's rains bind; they have a page of their own."""
+    if campaign is None:
+        return 0
+    rounds = Packet.objects.filter(campaign_link__campaign=campaign, campaign_link__rain__gt=0)
+    return rounds.aggregate(fen=Sum("total_fen"))["fen"] or 0
+
+
+def sums_of(
+    form: CampaignForm, kept: list[PacketForm], campaign: Campaign | None
+) -> tuple[int, int] | None:
     """(bound in packets, budget) in fen, where both can be read."""
     budget_fen = form.cleaned_data.get("budget")
     if budget_fen is None:
         return None
-    return sum(packet.cleaned_data.get("total") or 0 for packet in kept), budget_fen
+    bound_fen = sum(packet.cleaned_data.get("total") or 0 for packet in kept)
+    return bound_fen + rains_fen(campaign), budget_fen

@@ -44,15 +44,17 @@ def preview(request: HttpRequest) -> HttpResponse:
         {
             "errors": errors,
             "packets": shown,
-            "budget": _budget(form, packets.kept),
+            "budget": _budget(form, packets.kept, editing),
             "zone": zone_label(zone) if zone in zone_names() else "",
         },
         headers={"Cache-Control": "no-store"},
     )
 
 
-def _budget(form: CampaignForm, kept: list[PacketForm]) -> dict[str, Any]:
-    sums = sums_of(form, kept)
+def _budget(
+    form: CampaignForm, kept: list[PacketForm], campaign: Campaign | None
+) -> dict[str, Any]:
+    sums = sums_of(form, kept, campaign)
     if sums is None:
         return {"text": "", "words": "", "percent": 0}
     bound, budget = sums

@@ -59,6 +59,7 @@ FIELD_LABELS = {
     "min_account_age_days": gettext_lazy("Least age of the account (days)"),
     "password_hash": gettext_lazy("Pass phrase"),
     "needs_ticket": gettext_lazy("Only with a ticket"),
+    "rain": gettext_lazy("Red-packet rain"),
     "commitment": gettext_lazy("Seed commitment"),
     "opens_at": gettext_lazy("Opens at"),
     "closes_at": gettext_lazy("Closes at"),
@@ -245,6 +246,11 @@ def value_words(field: str, value: Any, zone: str) -> str:
         return ", ".join(ClientApp.objects.filter(pk__in=value).values_list("name", flat=True))
     if field == "password_hash":
         return _("set")
+    if field == "rain":
+        return _("%(name)s, round %(round)s") % {
+            "name": " / ".join(filter(None, value[:2])),
+            "round": value[2],
+        }
     if field == "targets":
         return ", ".join(f"{sha[:12]}… ({added:,})" for sha, _app, _state, added in value) or "–"
     if isinstance(value, bool):

@@ -31,6 +31,14 @@ class Text(msgspec.Struct, frozen=True, kw_only=True):
     en: str
 
 
+class Round(msgspec.Struct, frozen=True, kw_only=True):
+    """Which round of a red-packet rain a packet is. A round may be moved: look again at times."""
+
+    name: Text
+    number: Annotated[int, Meta(ge=1)]
+    of: Annotated[int, Meta(ge=1)]
+
+
 class CampaignPacket(msgspec.Struct, frozen=True, kw_only=True):
     """A packet of the campaign; `GET /packets/{id}` says more."""
 
@@ -42,6 +50,8 @@ class CampaignPacket(msgspec.Struct, frozen=True, kw_only=True):
     currency: Currency
     opens_at: Time
     closes_at: Time
+    ticket_required: bool
+    round: Round | None
 
 
 class Campaign(msgspec.Struct, frozen=True, kw_only=True):

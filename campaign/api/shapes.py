@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from campaign.api import schemas
-from campaign.models import Campaign
+from campaign.models import Campaign, CampaignPacket
 from engine.lib.clock import rfc3339
 from packets.api.schemas import Kind
 from packets.models import Packet
 
 
 def campaign(row: Campaign) -> schemas.Campaign:
-    """`links__packet` must be prefetched; packets that aren't open yet to anybody are left out."""
+    """`links__packet` and `links__rain` must be prefetched; drafts are nobody's to see."""
+    links = [link for link in row.links.all() if link.packet.state != Packet.State.DRAFT]
+    rounds = Counter(link.rain_id for link in links)
     return schemas.Campaign(
         slug=row.slug,
         name=schemas.Text(zh=row.name_zh, en=row.name_en),
@@ -20,15 +24,12 @@ def campaign(row: Campaign) -> schemas.Campaign:
         timezone=row.timezone,
         currency=row.currency,
         rules=schemas.Text(zh=row.rules_zh, en=row.rules_en),
-        packets=[
-            _packet(link.packet)
-            for link in row.links.all()
-            if link.packet.state != Packet.State.DRAFT
-        ],
+        packets=[_packet(link, rounds[link.rain_id]) for link in links],
     )
 
 
-def _packet(row: Packet) -> schemas.CampaignPacket:
+def _packet(link: CampaignPacket, rounds: int) -> schemas.CampaignPacket:
+    row, rain = link.packet, link.rain
     return schemas.CampaignPacket(
         id=row.public_id,
         name=row.name,
@@ -38,4 +39,10 @@ def _packet(row: Packet) -> schemas.CampaignPacket:
         currency=row.currency,
         opens_at=rfc3339(row.opens_at),
         closes_at=rfc3339(row.closes_at),
+        ticket_required=row.needs_ticket,
+        round=schemas.Round(
+            name=schemas.Text(zh=rain.name_zh, en=rain.name_en), number=link.round, of=rounds
+        )
+        if rain is not None and link.round is not None
+        else None,
     )

@@ -4,6 +4,7 @@
     copies    from a template, as a copy, as a template
     life      launch, pause, resume, kill, end, settle  topups    more money, a later end
     targets   lists of people                           notices   what staff have to know
+    rains     rounds with a timetable, and moving them
 
 Every function is keyword-only, raises `ServiceError` (field, code, words) and then has changed
 nothing. `actor` names who acts in the audit log; `by` is the person where it matters who they are:
@@ -41,6 +42,7 @@ from campaign.services.notices import (
     notices_read,
     notices_unread,
 )
+from campaign.services.rains import Round, rain_create, rain_remove, rain_timetable, round_move
 from campaign.services.review import (
     campaign_approve,
     campaign_launch_failed,
@@ -62,6 +64,7 @@ from campaign.services.topups import (
 
 __all__ = [
     "MAX_PACKETS_PER_CAMPAIGN",
+    "Round",
     "campaign_approve",
     "campaign_budget_set",
     "campaign_copy",
@@ -86,6 +89,10 @@ __all__ = [
     "notices_mail_due",
     "notices_read",
     "notices_unread",
+    "rain_create",
+    "rain_remove",
+    "rain_timetable",
+    "round_move",
     "target_list_clear",
     "target_upload_create",
     "target_uploads_run_due",

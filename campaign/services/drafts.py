@@ -172,9 +172,12 @@ def _plain(value: Any) -> Any:
 def _packets_follow(
     campaign: Campaign, old: tuple[dt.datetime, dt.datetime], apps: list[int]
 ) -> None:
-    for packet in Packet.objects.filter(campaign_link__campaign=campaign):
-        opens_at = campaign.starts_at if packet.opens_at == old[0] else packet.opens_at
-        closes_at = campaign.ends_at if packet.closes_at == old[1] else packet.closes_at
+    for link in campaign.links.select_related("packet"):
+        packet = link.packet
+        opens_at, closes_at = packet.opens_at, packet.closes_at
+        if link.rain_id is None:  # a round's times are its own, wherever the campaign's lie
+            opens_at = campaign.starts_at if opens_at == old[0] else opens_at
+            closes_at = campaign.ends_at if closes_at == old[1] else closes_at
         rules.check_packet_window(campaign, opens_at, closes_at)
         packet_services.packet_window_set(
             packet_id=packet.pk, opens_at=opens_at, closes_at=closes_at, client_apps=apps

@@ -238,6 +238,7 @@ def campaign_extend(
         touched(campaign, None)
         packets = Packet.objects.filter(
             campaign_link__campaign=campaign,
+            campaign_link__rain=None,  # a round's times are its own
             closes_at=old_end,
             state__in=(Packet.State.OPEN, Packet.State.PAUSED),
         )

@@ -208,9 +208,12 @@ class LocalMomentField(forms.Field):
     widget = UnfoldAdminTextInputWidget
     FORMATS = ("%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S")
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, *, seconds: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.seconds = seconds
         self.widget.input_type = "datetime-local"
+        if seconds:
+            self.widget.attrs["step"] = "1"
 
     def to_python(self, value: Any) -> dt.datetime | None:
         text = unicodedata.normalize("NFKC", str(value or "")).strip()
@@ -224,7 +227,9 @@ class LocalMomentField(forms.Field):
         raise forms.ValidationError(_("Type a date and a time."), "invalid")
 
     def prepare_value(self, value: Any) -> Any:
-        return f"{value:%Y-%m-%dT%H:%M}" if isinstance(value, dt.datetime) else value
+        if not isinstance(value, dt.datetime):
+            return value
+        return f"{value:%Y-%m-%dT%H:%M:%S}" if self.seconds else f"{value:%Y-%m-%dT%H:%M}"
 
     @staticmethod
     def place(naive: dt.datetime, zone: str) -> dt.datetime:

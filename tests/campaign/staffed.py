@@ -56,6 +56,17 @@ def furnish() -> list[str]:
         min_account_age_days=3,
         password="芝麻开门",
     )
+    services.rain_create(
+        campaign_id=draft.pk,
+        **NAMES,
+        first_at=draft.starts_at,
+        rounds=2,
+        interval_s=600,
+        length_s=60,
+        total_fen=1_000,
+        count=10,
+        actor=stage.ACTOR,
+    )
     in_review = stage.draft(app, slug="lantern-4", **NAMES)
     stage.add_packet(in_review)
     stage.submit(in_review)

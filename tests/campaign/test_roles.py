@@ -23,9 +23,10 @@ from campaign.models import Campaign, CampaignTemplate, TargetUpload, TopUp
 from campaign.people import GROUPS, RIGHTS, Act, Group, may
 from campaign.versions import version_hash
 from engine import forced
+from engine.lib import clock
 from engine.models import ForcedOutcome
 from engine.run.paths import CHECKOUT
-from packets.models import Gate
+from packets.models import Gate, Packet
 from tests.admin import desk
 from tests.campaign import stage
 
@@ -167,6 +168,22 @@ def press_force(client: Client, scene: Scene) -> Any:
     return client.post("/admin/engine/forcedoutcome/add/", words)
 
 
+def scene_rain() -> Scene:
+    campaign = stage.draft()
+    soon = clock.now().replace(microsecond=0) + dt.timedelta(minutes=5)
+    rain = services.rain_create(
+        campaign_id=campaign.pk, actor="x", name_zh="红包雨", first_at=soon, rounds=1,
+        interval_s=60, length_s=60, total_fen=1_000, count=10,
+    )  # fmt: skip
+    stage.launch(campaign)
+    return Scene(campaign, rain.links.get().packet)
+
+
+def press_move(client: Client, scene: Scene) -> Any:
+    words = {"opens_at": desk.local(dt.timedelta(minutes=20)), "reason": "the gala is late"}
+    return client.post(f"{HOME}{scene.campaign.pk}/round/{scene.other.pk}/", words)
+
+
 def is_now(*states: str) -> Callable[[Scene], bool]:
     return lambda scene: Campaign.objects.get(pk=scene.campaign.pk).state in states
 
@@ -210,6 +227,11 @@ STORIES: dict[Act, Story] = {
         scene_live,
         press_extend,
         lambda scene: Campaign.objects.get(pk=scene.campaign.pk).ends_at > scene.campaign.ends_at,
+    ),
+    Act.MOVE_ROUND: Story(
+        scene_rain,
+        press_move,
+        lambda scene: Packet.objects.get(pk=scene.other.pk).opens_at > scene.other.opens_at,
     ),
     Act.REQUEST_TOP_UP: Story(
         scene_live, press_ask, lambda scene: TopUp.objects.filter(state="pending").exists()
