@@ -70,6 +70,8 @@ def test_a_live_campaign_is_listed_with_rules_and_packets(
                 "currency": "CNY",
                 "opens_at": clock.rfc3339(packet.opens_at),
                 "closes_at": clock.rfc3339(packet.closes_at),
+                "ticket_required": False,
+                "round": None,
             }
         ],
     }
