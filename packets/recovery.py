@@ -17,22 +17,19 @@ from django.db import Error as DatabaseError
 from django.db import connection, transaction
 from django.db.models import F, Q
 from django.db.models.functions import Now
-from kombu.exceptions import OperationalError
 from redis import Redis
 
 from engine.lib import clock, ids
 from engine.lib.redis import stock as stock_client
-from packets import stock
+from packets import claimants, stock
 from packets.claiming.circuit import is_away
 from packets.claiming.effects import Commit, Portion, Slot, Unavailable
 from packets.claiming.journal import Journal
-from packets.models import Claim, Lane, LaneEpoch, Packet, Participant
+from packets.models import Lane, LaneEpoch, Packet, Participant
 
 log = structlog.get_logger(__name__)
 
 LOADER_LEASE_S = 5  # a loader that takes longer than this to set one hash is dead
-CLAIMANTS_CHUNK = 2_000  # claims read and marked at a time
-CLAIMANTS_INLINE = 4_000  # a lane with fewer claims gets its claimants back at once
 LOCK_TIMEOUT = (
     "500ms"  # a lane held longer is in somebody else's hands: the next caller tries again
 )
@@ -152,58 +149,16 @@ def rebuild(
     log.warning("lane_rebuild", lane=lane_id, epoch=epoch.epoch, left=epoch.left_count, cause=cause)
     if not finish_epoch(client, lane, epoch):
         return False
-    if 0 < lane.claimed_count <= CLAIMANTS_INLINE:
-        claimants_load(lane_id, client=client)
+    if 0 < lane.claimed_count <= claimants.INLINE:
+        claimants.load(lane_id, client=client)
     elif lane.claimed_count:
-        _wake_claimants_load(lane_id)
+        claimants.wake(lane_id)
     return True
 
 
 def is_direct(lane_id: int) -> bool:
     """Whether somebody who can't reach Redis serves this lane just now."""
     return Lane.objects.filter(id=lane_id, state="open", direct_until__gt=Now()).exists()
-
-
-def _wake_claimants_load(lane_id: int) -> None:
-    from packets.tasks import load_claimants
-
-    try:
-        load_claimants.delay(lane_id)
-    except OperationalError as error:  # the broker is what has just died; the sweep comes by
-        log.warning("wake_lost", task="load_claimants", error=type(error).__name__)
-
-
-def claimants_load(lane_id: int, *, client: Redis | None = None) -> int:
-    """Put a lane's claimants back into Redis, a chunk at a time; returns how many.
-
-    Until it is done the claim path asks Postgres instead. Claims of the current epoch mark
-    themselves; older ones can't be added to any more.
-    """
-    client = client or stock_client()
-    lane = Lane.objects.get(id=lane_id)
-    done = 0
-    while True:
-        rows = list(
-            Claim.objects.filter(
-                lane_id=lane_id, position__gt=done, position__lte=done + CLAIMANTS_CHUNK
-            ).values_list(
-                "participant", "serial", "epoch", "index", "amount_fen", "tier", "committed_at"
-            )
-        )
-        if not rows:
-            break
-        stock.mark_many(
-            client,
-            lane.packet_id,
-            lane,
-            (
-                (bytes(who), serial, Portion(epoch, index, amount_fen, tier), clock.to_ms(at))
-                for who, serial, epoch, index, amount_fen, tier, at in rows
-            ),
-        )
-        done += len(rows)
-    stock.set_flags(client, lane.packet_id, lane.number, lane.epoch, {"claimants": "full"})
-    return done
 
 
 # --- reservations whose owners never heard ------------------------------------------------------
@@ -247,7 +202,10 @@ def _look_after(client: Redis, lane: Lane) -> int:
         rebuild(client, lane_id=lane.id, seen_epoch=None if held is None else held.epoch)
         return 0
     if not held.claimants_loaded:
-        claimants_load(lane.id, client=client)
+        if lane.claimed_count <= claimants.INLINE:
+            claimants.load(lane.id, client=client)
+        else:
+            claimants.wake(lane.id)  # its loader may be dead; a living one isn't disturbed
     gap = held.index - _committed_in_epoch(lane)
     empty = held.left_count == 0 and lane.claimed_count < lane.count
     if gap <= held.lost and not empty:
@@ -365,6 +323,6 @@ def reopen_all(client: Redis | None = None) -> list[tuple[int, int]]:
             continue
         fresh, epoch = opened
         finish_epoch(client, fresh, epoch)
-        claimants_load(lane.id, client=client)
+        claimants.load(lane.id, client=client)
         reopened.append((lane.id, epoch.epoch))
     return reopened

@@ -210,6 +210,11 @@ def read(client: Redis, packet: uuid.UUID, lane_number: int) -> LaneStock | None
     )
 
 
+def loaded_position(client: Redis, packet: uuid.UUID, lane_number: int) -> int:
+    """Up to which position of the lane the claimants' records have been loaded."""
+    return int(client.hget(meta_key(packet, lane_number), "loaded") or 0)
+
+
 def mark(client: Redis, slot: Slot, claimed: Claimed) -> None:
     """Write what Postgres returned, so that the next repeat is answered from Redis."""
     client.hset(

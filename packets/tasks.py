@@ -40,8 +40,10 @@ def stranded_sweep() -> None:
 
 
 @shared_task(name="packets.tasks.load_claimants")
-def load_claimants(lane_id: int) -> None:
-    """Load a lane's winners into Redis after its stock was rebuilt."""
-    from packets.recovery import claimants_load
+def load_claimants(lane_id: int | None = None) -> None:
+    """A slice of loading winners into Redis after a rebuild, this lane's first; then the next."""
+    from engine.lib.redis import stock
+    from packets import claimants
 
-    claimants_load(lane_id)
+    if claimants.load_due(client=stock(), first=lane_id):
+        claimants.wake(lane_id)

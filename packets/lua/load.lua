@@ -4,6 +4,7 @@
 --
 -- Puts the stock of a lane's new epoch in place. Refuses to replace an equal or higher epoch: of two
 -- loaders the slower one changes nothing. Replies {1, epoch} when loaded, {0, epoch found} when not.
+-- What stays is `loaded`: the claimants' records survive a new epoch, so their loader goes on there.
 
 local found = redis.call('HGET', KEYS[1], 'epoch')
 -- guard:load begin
@@ -11,6 +12,10 @@ if found and tonumber(found) >= tonumber(ARGV[1]) then
   return {0, tonumber(found)}
 end
 -- guard:load end
+local loaded = redis.call('HGET', KEYS[1], 'loaded')
 redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'epoch', ARGV[1], unpack(ARGV, 2))
+if loaded then
+  redis.call('HSET', KEYS[1], 'loaded', loaded)
+end
 return {1, tonumber(ARGV[1])}

@@ -13,7 +13,7 @@ from django.db.models import Sum
 
 from engine.lib import clock, lua
 from engine.lib.redis import stock as stock_client
-from packets import recovery, stock
+from packets import claimants, recovery, stock
 from packets.claiming import sync
 from packets.claiming.effects import ClaimRequest, Result
 from packets.claiming.registry import Registry
@@ -179,8 +179,8 @@ class TestClaimants:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A lane reopens at once; a winner who asks again burns no portion."""
-        monkeypatch.setattr(recovery, "CLAIMANTS_INLINE", 0)
-        monkeypatch.setattr(recovery, "_wake_claimants_load", lambda lane_id: None)
+        monkeypatch.setattr(claimants, "INLINE", 0)
+        monkeypatch.setattr(claimants, "wake", lambda lane_id: None)
         packet = world.open_packet(10_000, 20)
         told = {name: world.claim(packet, name) for name in ("alice", "bob")}
         world.wipe_redis()
@@ -193,12 +193,13 @@ class TestClaimants:
             assert world.claim(packet, name).claim == outcome.claim
         assert world.redis_meta(packet)[b"index"] == b"1"  # carol's; nobody else took one
 
+        monkeypatch.undo()
         assert recovery.stranded_adopt_due() == 0  # the sweep loads what was left out
         assert world.redis_meta(packet)[b"claimants"] == b"full"
         assert world.claim(packet, "alice").claim == told["alice"].claim
 
     def test_many_chunks(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(recovery, "CLAIMANTS_CHUNK", 7)
+        monkeypatch.setattr(claimants, "CHUNK", 7)
         packet = world.open_packet(10_000, 50)
         for i in range(40):
             world.claim(packet, f"user{i}")
