@@ -14,6 +14,7 @@ from typing import Any
 
 import psycopg
 from django.db import connections
+from psycopg.abc import RV, PQGen
 from psycopg.rows import tuple_row
 
 from packets.claiming import direct
@@ -35,6 +36,9 @@ STATEMENT_TIMEOUT_MS = 3000
 IDLE_TIMEOUT_MS = 1000
 CONNECT_TIMEOUT_S = 2
 TCP_TIMEOUT_MS = 4000
+# For one answer: longer than any statement may take. A peer that acknowledges every byte and
+# answers none (a frozen machine behind a proxy) is noticed by nothing else.
+ANSWER_TIMEOUT_S: float | None = STATEMENT_TIMEOUT_MS / 1000 + 1.0
 RETRY_FOR_S = (
     1.5  # how long a batch with an unknown outcome is sent again before the client is told
 )
@@ -68,10 +72,29 @@ SELECT c.id, c.epoch, c.index, c.amount_fen, c.tier, c.committed_at,
 Row = Commit | ClaimDirect
 
 
-def connect() -> psycopg.Connection[tuple[object, ...]]:
+class _Connection(psycopg.Connection[tuple[Any, ...]]):
+    """A connection whose every wait ends."""
+
+    def wait(self, gen: PQGen[RV], *args: Any, **kwargs: Any) -> RV:
+        kwargs.setdefault("timeout", ANSWER_TIMEOUT_S)
+        try:
+            return super().wait(gen, *args, **kwargs)
+        except psycopg.OperationalError as error:
+            if error.sqlstate is None:
+                # Not the server's word: the connection is lost, or its answer didn't come in time.
+                # Closed here, so that whoever cleans up after the error doesn't wait again.
+                self.pgconn.finish()
+            raise
+
+
+def _database() -> dict[str, Any]:
+    return connections["default"].settings_dict
+
+
+def connect() -> _Connection:
     """A connection for committing: autocommit, short timeouts, the database that Django uses."""
-    database = connections["default"].settings_dict
-    return psycopg.connect(
+    database = _database()
+    return _Connection.connect(
         host=database["HOST"],
         port=database["PORT"],
         dbname=database["NAME"],
@@ -98,9 +121,9 @@ def connect() -> psycopg.Connection[tuple[object, ...]]:
 class Journal:
     """One committing connection, opened when needed and again when lost. Not for two threads."""
 
-    connection: psycopg.Connection[tuple[object, ...]] | None = None
+    connection: _Connection | None = None
 
-    def _open(self) -> psycopg.Connection[tuple[object, ...]]:
+    def _open(self) -> _Connection:
         if self.connection is None or self.connection.closed:
             self.connection = connect()
         return self.connection
