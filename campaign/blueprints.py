@@ -1,7 +1,8 @@
 """A campaign as something to make others from: its texts, budget and packets, its times relative.
 
     {"campaign": {"name_zh", …, "budget_fen", "hours" or "seconds", "timezone"},
-     "packets": [{"name", "strategy", "total_fen", "count", …, "opens_after_s", "open_for_s"}]}
+     "packets": [{"name", "strategy", "total_fen", "count", …, "opens_after_s", "open_for_s"}],
+     "rains": [{"name_zh", "name_en", "rounds": [packets, as above]}]}
 
 Templates are such documents in the database; a copy goes through one. What belongs to one campaign
 alone isn't in it: slug, apps, lists of people, pass phrases.
@@ -12,8 +13,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
-from campaign.models import DEFAULT_TIMEZONE, Campaign
-from packets.models import Packet
+from campaign.models import DEFAULT_TIMEZONE, Campaign, CampaignPacket
 
 TEXTS = ("name_zh", "name_en", "rules_zh", "rules_en", "odds_zh", "odds_en")
 RULES = (
@@ -32,17 +32,30 @@ def fold(campaign: Campaign) -> dict[str, Any]:
             "timezone": campaign.timezone,
         },
         "packets": [
-            _fold_packet(campaign, link.packet)
-            for link in campaign.links.select_related("packet").order_by("order")
+            _fold_packet(campaign, link)
+            for link in campaign.links.filter(rain=None).select_related("packet").order_by("order")
+        ],
+        "rains": [
+            {
+                "name_zh": rain.name_zh,
+                "name_en": rain.name_en,
+                "rounds": [
+                    _fold_packet(campaign, link)
+                    for link in rain.links.select_related("packet").order_by("round")
+                ],
+            }
+            for rain in campaign.rains.all()
         ],
     }
 
 
-def _fold_packet(campaign: Campaign, packet: Packet) -> dict[str, Any]:
+def _fold_packet(campaign: Campaign, link: CampaignPacket) -> dict[str, Any]:
+    packet = link.packet
     folded = {name: getattr(packet, name) for name in RULES}
     folded["tiers"] = packet.tiers
     folded["opens_after_s"] = int((packet.opens_at - campaign.starts_at).total_seconds())
-    if packet.closes_at != campaign.ends_at:
+    # Rounds keep their length, wherever the end of the copy lies.
+    if packet.closes_at != campaign.ends_at or link.rain_id is not None:
         folded["open_for_s"] = int((packet.closes_at - packet.opens_at).total_seconds())
     return folded
 
@@ -61,6 +74,20 @@ def unfold(
         "timezone_name": campaign.get("timezone", DEFAULT_TIMEZONE),
     }
     return fields, [_unfold_packet(packet, starts_at) for packet in document["packets"]]
+
+
+def unfold_rains(
+    document: dict[str, Any], starts_at: dt.datetime
+) -> list[tuple[str, str, list[dict[str, Any]]]]:
+    """(name in Chinese, in English, arguments for each round's packet) of each rain."""
+    return [
+        (
+            rain["name_zh"],
+            rain["name_en"],
+            [_unfold_packet(packet, starts_at) for packet in rain["rounds"]],
+        )
+        for rain in document.get("rains", ())
+    ]
 
 
 def _unfold_packet(packet: dict[str, Any], starts_at: dt.datetime) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """Moving the window of an open packet: the gala is late.
 
-The lanes are locked in id order while the time is looked at, and every commit looks at the packet
-under its lane's lock. So a round moves wholly before it starts, or not at all: nobody claims by the
-old time while the new one is being written. Postgres's clock decides, the one commits are judged
-by; processes and Redis follow within a second (`claiming/registry.py`, `flags.py`).
+Before a start is moved the lanes are locked in id order, then the time is looked at; every commit
+looks at the packet under its lane's lock. So a round moves wholly before it starts, or not at all:
+nobody claims by the old time while the new one is being written. A later end takes nothing from
+anybody, and holds up no crowd. Postgres's clock decides, the one that commits are judged by;
+processes and Redis follow within a second (`claiming/registry.py`, `flags.py`).
 """
 
 from __future__ import annotations
@@ -40,10 +41,14 @@ def packet_move(
     """
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SELECT set_config('lock_timeout', %s, true)", [LOCK_TIMEOUT])
-        _hold_lanes(packet_id)
+        starts = opens_at != Packet.objects.values_list("opens_at", flat=True).get(id=packet_id)
+        if starts:
+            _hold_lanes(packet_id)
+        packet = Packet.objects.select_for_update(no_key=True).get(id=packet_id)
+        if not starts and opens_at != packet.opens_at:
+            raise ServiceError("opens_at", "changed_meanwhile", _("Somebody else has moved it."))
         cursor.execute("SELECT clock_timestamp()")
         moment: dt.datetime = cursor.fetchone()[0]
-        packet = Packet.objects.select_for_update(no_key=True).get(id=packet_id)
         if packet.state not in OPEN_STATES:
             raise TransitionRefused(f"packet {packet_id.hex}", packet.state, OPEN_STATES)
         _check(packet, opens_at, closes_at, moment)

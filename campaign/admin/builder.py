@@ -83,6 +83,8 @@ class Draft:
     campaign: Campaign | None
     basics: dict[str, Any]
     packets: list[dict[str, Any]]
+    # What a new one is made from, where there is more in it than the form shows: rains.
+    document: dict[str, Any] | None = None
 
 
 def build(request: HttpRequest, object_id: str | None = None) -> HttpResponse:
@@ -99,7 +101,7 @@ def build(request: HttpRequest, object_id: str | None = None) -> HttpResponse:
     posted = request.method == "POST"
     form, packets = forms_of(request, draft, bound=posted)
     if posted and check(form, packets, campaign, submitting=_submits(request)):
-        saved = _save(request, form, packets, campaign)
+        saved = _save(request, form, packets, draft)
         if saved is not None:
             return HttpResponseRedirect(address_of(saved))
     return page(
@@ -109,7 +111,7 @@ def build(request: HttpRequest, object_id: str | None = None) -> HttpResponse:
         status=422 if posted else 200,
         form=form,
         packets=packets,
-        rains_fen=rains_fen(campaign),
+        has_rain=bool(rains_fen(campaign) or (draft.document or {}).get("rains")),
         rain_address=reverse("admin:campaign_rain", args=[campaign.pk]) if campaign else "",
         voids=campaign is not None and campaign.state != State.DRAFT,
         may_submit=people.may(user_of(request), Act.SUBMIT),
@@ -162,15 +164,17 @@ def _of_request(request: HttpRequest) -> Draft:
     template = CampaignTemplate.objects.filter(
         slug=request.GET.get("template", ""), active=True
     ).first()
-    source = None
+    source, document = None, None
     fields: dict[str, Any] = {}
     packets: list[dict[str, Any]] = []
     if request.GET.get("copy"):
         source = get_object_or_404(Campaign, pk=_uuid(request.GET["copy"]))
     if source is not None:
-        fields, packets = unfold(fold(source), starts_at)
+        document = fold(source)
+        fields, packets = unfold(document, starts_at)
     elif template is not None:
-        fields, packets = unfold(template.document, starts_at)
+        document = template.document
+        fields, packets = unfold(document, starts_at)
     zone = ZoneInfo(str(fields.get("timezone_name") or fields.get("timezone") or DEFAULT_TIMEZONE))
     ends_at = fields.get("ends_at") or starts_at + dt.timedelta(days=1)
     apps = ClientApp.objects.filter(active=True)
@@ -188,7 +192,8 @@ def _of_request(request: HttpRequest) -> Draft:
         if source is not None or apps.count() == 1
         else [],
     }
-    return Draft(None, basics, [_packet_initial(p, starts_at, ends_at, zone) for p in packets])
+    initial = [_packet_initial(p, starts_at, ends_at, zone) for p in packets]
+    return Draft(None, basics, initial, document)
 
 
 _LONG_TEXTS = ("rules_zh", "rules_en", "odds_zh", "odds_en")
@@ -248,7 +253,7 @@ def _save(
     request: HttpRequest,
     form: CampaignForm,
     packets: BasePacketFormSet,
-    campaign: Campaign | None,
+    draft: Draft,
 ) -> Campaign | None:
     """All of it in one transaction; None with the refusal at its field, and nothing changed."""
     user = user_of(request)
@@ -262,7 +267,7 @@ def _save(
 
     try:
         with transaction.atomic():
-            saved = _write(user, form, packets, campaign, step)
+            saved = _write(user, form, packets, draft, step)
             listed = _upload(user, packets, saved, step)
             if _submits(request) and not listed:
                 step(form, lambda: services.campaign_submit(campaign_id=saved.pk, by=user))
@@ -284,15 +289,17 @@ def _write(
     user: Any,
     form: CampaignForm,
     packets: BasePacketFormSet,
-    campaign: Campaign | None,
+    draft: Draft,
     step: Callable[..., Any],
 ) -> Campaign:
-    actor = people.actor_of(user)
+    actor, campaign = people.actor_of(user), draft.campaign
     wanted = form.arguments
     if campaign is None:
         made = step(form, lambda: services.campaign_create(**wanted, actor=actor, created_by=user))
         for packet in packets.kept:
             step(packet, lambda p=packet: _added(made, p, user, actor))
+        whole = {"campaign_id": made.pk, "document": draft.document or {}}
+        step(form, lambda: services.rains_unfold(**whole, actor=actor, by=user))
         return Campaign.objects.get(pk=made.pk)
     # First wide enough for both the old and the new packets, at the end exactly as asked for.
     wide = {

@@ -42,7 +42,14 @@ from campaign.services.notices import (
     notices_read,
     notices_unread,
 )
-from campaign.services.rains import Round, rain_create, rain_remove, rain_timetable, round_move
+from campaign.services.rains import (
+    Round,
+    rain_create,
+    rain_remove,
+    rain_timetable,
+    rains_unfold,
+    round_move,
+)
 from campaign.services.review import (
     campaign_approve,
     campaign_launch_failed,
@@ -92,6 +99,7 @@ __all__ = [
     "rain_create",
     "rain_remove",
     "rain_timetable",
+    "rains_unfold",
     "round_move",
     "target_list_clear",
     "target_upload_create",

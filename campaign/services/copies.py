@@ -17,6 +17,7 @@ from campaign.convergence import campaign_locked
 from campaign.models import Campaign, CampaignTemplate
 from campaign.services.common import audit
 from campaign.services.drafts import campaign_create, campaign_packet_add
+from campaign.services.rains import rains_unfold
 from engine.lib import crypto
 from engine.lib.errors import ServiceError
 
@@ -50,6 +51,7 @@ def campaign_create_from_template(
         )
         for packet in packets:
             campaign_packet_add(campaign_id=campaign.pk, actor=actor, by=created_by, **packet)
+        rains_unfold(campaign_id=campaign.pk, document=row.document, actor=actor, by=created_by)
     return Campaign.objects.get(pk=campaign.pk)
 
 
@@ -68,7 +70,8 @@ def campaign_copy(
     """
     with transaction.atomic():
         campaign = campaign_locked(campaign_id)
-        fields, packets = blueprints.unfold(blueprints.fold(campaign), starts_at)
+        document = blueprints.fold(campaign)
+        fields, packets = blueprints.unfold(document, starts_at)
         copy = campaign_create(
             **{
                 **fields,
@@ -80,12 +83,14 @@ def campaign_copy(
                 **instead,
             }
         )
-        passwords = list(campaign.links.values_list("password_encrypted", flat=True))
+        single = campaign.links.filter(rain=None)
+        passwords = list(single.values_list("password_encrypted", flat=True))
         for packet, stored in zip(packets, passwords, strict=True):
             password = crypto.decrypt(stored).decode() if stored else ""
             campaign_packet_add(
                 campaign_id=copy.pk, actor=actor, by=created_by, password=password, **packet
             )
+        rains_unfold(campaign_id=copy.pk, document=document, actor=actor, by=created_by)
     return Campaign.objects.get(pk=copy.pk)
 
 

@@ -16,7 +16,7 @@ from django.contrib.auth.models import User
 from django.db import transaction
 from django.utils.translation import gettext_lazy as _
 
-from campaign import rules
+from campaign import blueprints, rules
 from campaign.convergence import campaign_locked
 from campaign.models import Campaign, CampaignPacket, Rain
 from campaign.services import review
@@ -103,17 +103,13 @@ def rain_create(
         require_state(campaign, EDITABLE)
         _check_window(campaign, table[0].opens_at, table[-1].closes_at, "first_at", "rounds")
         rules.check_sum(campaign, extra_fen=total_fen * rounds)
-        rain = Rain.objects.create(campaign=campaign, name_zh=name_zh, name_en=name_en)
-        for one in table:
-            packet = packet_attach(
-                campaign,
-                total_fen,
-                count,
-                one.opens_at,
-                one.closes_at,
-                {**cut, "name": f"{name_zh} {one.number}"},
-            )
-            CampaignPacket.objects.filter(packet=packet).update(rain=rain, round=one.number)
+        each = {**cut, "total_fen": total_fen, "count": count}
+        rain = _add(
+            campaign,
+            name_zh,
+            name_en,
+            [{**each, "opens_at": one.opens_at, "closes_at": one.closes_at} for one in table],
+        )
         review.void(campaign, actor=actor, by=by)
         touched(campaign, by)
         audit(
@@ -130,6 +126,36 @@ def rain_create(
                 "count": count,
             },
         )
+    return rain
+
+
+def rains_unfold(
+    *,
+    campaign_id: uuid.UUID,
+    document: dict[str, Any],
+    actor: str,
+    by: User | None = None,
+) -> None:
+    """The rains of a document (`blueprints.py`), for a campaign made from it."""
+    with transaction.atomic():
+        campaign = campaign_locked(campaign_id)
+        require_state(campaign, EDITABLE)
+        for name_zh, name_en, rounds in blueprints.unfold_rains(document, campaign.starts_at):
+            _add(campaign, name_zh, name_en, rounds)
+            review.void(campaign, actor=actor, by=by)
+            touched(campaign, by)
+            audit(campaign, actor, "rain_add", after={"rounds": len(rounds)})
+
+
+def _add(campaign: Campaign, name_zh: str, name_en: str, rounds: list[dict[str, Any]]) -> Rain:
+    """The rain with its packets; `rounds` are these packets' arguments, in order."""
+    rain = Rain.objects.create(campaign=campaign, name_zh=name_zh, name_en=name_en)
+    for number, fields in enumerate(rounds, start=1):
+        cut = {**fields, "name": f"{name_zh} {number}"}
+        totals = cut.pop("total_fen"), cut.pop("count")
+        window = cut.pop("opens_at"), cut.pop("closes_at")
+        packet = packet_attach(campaign, *totals, *window, cut)
+        CampaignPacket.objects.filter(packet=packet).update(rain=rain, round=number)
     return rain
 
 

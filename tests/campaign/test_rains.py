@@ -162,6 +162,45 @@ def test_rounds_keep_their_times_when_the_campaign_moves() -> None:
     assert (plain.opens_at, plain.closes_at) == (now - MINUTE, now + 120 * MINUTE)
 
 
+@pytest.mark.parametrize("way", ["copy", "template", "builder"])
+def test_what_is_made_from_a_campaign_has_its_rain(way: str) -> None:
+    campaign = stage.draft()
+    made = rain(campaign, needs_ticket=True)
+    shift = dt.timedelta(days=1)
+    fields: dict[str, Any] = {
+        "slug": "again", "starts_at": campaign.starts_at + shift, "actor": "x",
+    }  # fmt: skip
+
+    if way == "copy":
+        services.campaign_copy(campaign_id=campaign.pk, **fields)
+    elif way == "template":
+        services.template_from_campaign(
+            campaign_id=campaign.pk, slug="rainy", name_zh="红包雨", name_en="Rain", actor="x"
+        )
+        apps = campaign.client_apps.values_list("pk", flat=True)
+        services.campaign_create_from_template(template="rainy", client_apps=apps, **fields)
+    else:
+        answer = desk.at_desk().post(
+            f"{desk.HOME}add/?copy={campaign.pk.hex}",
+            desk.form(
+                campaign.client_apps.get(), slug="again",
+                starts_at=f"{local(fields['starts_at'], desk.ZONE):%Y-%m-%dT%H:%M:%S}",
+                ends_at=f"{local(campaign.ends_at + shift, desk.ZONE):%Y-%m-%dT%H:%M:%S}",
+            ),
+        )  # fmt: skip
+        assert answer.status_code == 302, desk.refusals(answer)
+
+    copy = Rain.objects.exclude(pk=made.pk).get()
+    assert copy.campaign.slug == "again"
+    assert (copy.name_zh, copy.name_en) == (made.name_zh, made.name_en)
+    moved = [p.opens_at - q.opens_at for p, q in zip(rounds_of(copy), rounds_of(made), strict=True)]
+    assert all(shift - dt.timedelta(seconds=2) < by <= shift for by in moved)
+    assert {(p.closes_at - p.opens_at, p.needs_ticket) for p in rounds_of(copy)} == {(MINUTE, True)}
+    assert Packet.objects.filter(campaign_link__campaign=copy.campaign).count() == 3 + (
+        way == "builder"
+    )
+
+
 # --- running --------------------------------------------------------------------------------------
 
 

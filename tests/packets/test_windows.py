@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import psycopg
 import pytest
 from django.db import connection, connections, transaction
 
@@ -115,17 +116,21 @@ def test_a_packet_that_is_paused_or_has_claims_is_never_waited_for_in_memory() -
     assert world.claim(odd, "bob").result is Result.NOT_STARTED
 
 
-@pytest.mark.parametrize("opens_ms", [0, 2**42])
-def test_postgres_says_when_it_opens_whatever_redis_believes(opens_ms: int) -> None:
+def test_postgres_says_when_it_opens_whatever_redis_believes() -> None:
     """Redis's clock is ahead, or behind; or word of a move never came to it."""
-    packet = packet_about_to_open()
-    stock.set_flags(stock_client(), packet.pk, 0, None, {"opens_ms": opens_ms})
+    packets = [packet_about_to_open(), packet_about_to_open()]
+    for packet, opens_ms in zip(packets, (0, 2**42), strict=True):
+        stock.set_flags(stock_client(), packet.pk, 0, None, {"opens_ms": opens_ms})
+    told = [world.claim(packet, "alice").result for packet in packets]
+    assert told == [Result.NOT_STARTED] * 2
 
-    assert world.claim(packet, "alice").result is Result.NOT_STARTED
-    wait_for(packet.opens_at)
-    assert world.claim(packet, "alice").result is Result.WON
-    assert world.claim(packet, "bob").result is Result.WON
-    assert Claim.objects.order_by("committed_at").first().committed_at >= packet.opens_at  # type: ignore[union-attr]
+    wait_for(packets[1].opens_at)
+
+    for packet in packets:
+        told = [world.claim(packet, name).result for name in ("alice", "bob")]
+        assert told == [Result.WON] * 2
+        first = Claim.objects.filter(packet=packet).earliest("committed_at")
+        assert first.committed_at >= packet.opens_at
 
 
 def test_a_later_end_that_redis_never_heard_of() -> None:
@@ -229,6 +234,15 @@ def test_nobody_claims_by_the_old_time_while_the_new_one_is_written() -> None:
     world.forget_views()
     assert world.claim(packet, "alice").result is Result.NOT_STARTED
     assert Claim.objects.count() == 0
+
+
+def test_a_later_end_waits_for_no_lane(owner_dsn: str) -> None:
+    """While the round runs its lanes are a crowd's."""
+    packet = packet_in(-10, 60)
+    with psycopg.connect(owner_dsn) as crowd:
+        crowd.execute("SELECT 1 FROM packets_lane FOR UPDATE")
+        move(packet, packet.opens_at, packet.closes_at + 60 * SECOND)
+    assert Packet.objects.get().closes_at == packet.closes_at + 60 * SECOND
 
 
 @pytest.mark.control
