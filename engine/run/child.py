@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import sys
 
 PR_SET_PDEATHSIG = 1
@@ -46,10 +47,17 @@ def die_with_parent(signal_number: int, parent: int) -> None:
         os._exit(1)
 
 
+def open_many_files() -> None:
+    """Raise the soft limit to the hard one: a connection is a file, and doors have thousands."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def main(arguments: list[str]) -> None:
     split = arguments.index("--")
     options, command = arguments[:split], arguments[split + 1 :]
     values = dict(zip(options[::2], options[1::2], strict=True))
+    open_many_files()
     # The order matters: the kernel forgets the parent-death signal when credentials change.
     if "--namespace" in values:
         enter_user_namespace(int(values["--namespace"]))

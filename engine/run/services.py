@@ -23,10 +23,13 @@ from engine.run.valkey import ValkeyServer
 WEB_WORKERS = 2
 WEB_THREADS = 8
 EDGE_WORKERS = 2
-# Requests a worker takes on at once; more wait in the kernel's queue instead of in our memory.
-BACKPRESSURE = 256
-EDGE_BACKPRESSURE = 4096
-BACKLOG = 1024
+# Connections of one worker (that is what Granian counts, idle ones too): somebody who opens ten
+# thousand and says nothing must not keep the others out. What is asked on them is bounded apart, by
+# the web's threads and by the edge's own queues.
+CONNECTIONS = 16_384
+BACKLOG = 4_096
+# A connection that sends no complete head for so long is closed; so is one that is kept alive.
+HEADER_TIMEOUT_MS = 30_000
 # Seconds for requests under way at a stop; a client that stalls its body gets no longer.
 DRAIN_S = 5
 # Seconds a worker has to finish its task; what is cut off is delivered again.
@@ -61,12 +64,14 @@ def http_door(config: Config, name: str, environ: Mapping[str, str]) -> Service:
     port = config.edge_port if edge else config.port
     command = [sys.executable, "-m", "granian", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--no-ws", "--http", "1" if edge else "auto", "--backlog", str(BACKLOG)]
+    command += ["--backpressure", str(CONNECTIONS)]
+    command += ["--http1-header-read-timeout", str(HEADER_TIMEOUT_MS)]
     if edge:
         command += ["--interface", "rsgi", "--workers", str(EDGE_WORKERS), "--loop", "uvloop"]
-        command += ["--backpressure", str(EDGE_BACKPRESSURE), "--runtime-mode", "st"]
+        command += ["--runtime-mode", "st"]
     else:
         command += ["--interface", "wsgi", "--workers", str(WEB_WORKERS)]
-        command += ["--blocking-threads", str(WEB_THREADS), "--backpressure", str(BACKPRESSURE)]
+        command += ["--blocking-threads", str(WEB_THREADS)]
     command += ["--respawn-failed-workers", "--respawn-interval", "0.2"]
     command += ["--workers-kill-timeout", str(DRAIN_S), f"engine.run.{name}:application"]
     extra = {"LAISEE_DOOR": name}

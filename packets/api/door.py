@@ -38,6 +38,7 @@ from engine.lib.problem import (
 from engine.lib.renderers import MAX_BODY_BYTES, MAX_EVENTS_BODY_BYTES, MEDIA_TYPE
 from engine.wsgi import application as django
 from packets.api import schemas, shapes
+from packets.api.body import Bodies, TooSlow
 from packets.claiming import flow
 from packets.claiming.edge import EdgeDriver
 from packets.claiming.effects import ClaimRequest, Outcome, PacketView, Unavailable
@@ -75,6 +76,7 @@ class Door:
     def __init__(self) -> None:
         self._driver: EdgeDriver | None = None
         self._django_threads = ThreadPoolExecutor(DJANGO_THREADS, thread_name_prefix="django")
+        self._bodies = Bodies()
         self._claims = 0
         self._at_django = 0
         self._password_key = password_key()
@@ -95,12 +97,27 @@ class Door:
         elif scope.method == "POST" and (match := _CLAIMS.match(path)):
             await self._claim(scope, protocol, match[1])
         else:
-            await self._at(scope, protocol, await protocol())
+            body = await self._body(scope, protocol)
+            if body is not None:
+                await self._at(scope, protocol, body)
+
+    async def _body(self, scope: Any, protocol: Any) -> bytes | None:
+        """None: its sender has been told that it took too long."""
+        try:
+            return await self._bodies.read(scope.headers, protocol)
+        except TooSlow:
+            request_id = request_id_from(scope.headers.get("x-request-id"))
+            problem = ProblemError(400, Code.BAD_REQUEST, "The body did not arrive in time.")
+            headers = [*_PROBLEM_HEADERS, ("connection", "close"), ("x-request-id", request_id)]
+            protocol.response_bytes(400, headers, body_of(problem, request_id))
+            return None
 
     # --- a plain claim ----------------------------------------------------------------------------
 
     async def _claim(self, scope: Any, protocol: Any, packet_hex: str) -> None:
-        body = await protocol()
+        body = await self._body(scope, protocol)
+        if body is None:
+            return
         headers = scope.headers
         request = _request_of(body) if self._is_plain(headers) else None
         caller = await self._caller(headers.get("authorization")) if request is not None else None
@@ -288,7 +305,8 @@ def _environ(scope: Any, body: bytes, server: tuple[str, str]) -> dict[str, Any]
             environ[key] = value
         elif key not in ("TRANSFER_ENCODING",):
             environ[f"HTTP_{key}"] = value
-    environ["CONTENT_LENGTH"] = str(len(body))
+    # A body that is declared too large was not read: Django refuses it by what was declared.
+    environ.setdefault("CONTENT_LENGTH", str(len(body)))
     return environ
 
 
