@@ -28,7 +28,6 @@ PREFIX = "count:"
 _lock = threading.Lock()
 _counts: Counter[tuple[int, str]] = Counter()
 _thread: threading.Thread | None = None
-_thread_pid = 0
 
 
 def count(name: str) -> None:
@@ -37,19 +36,28 @@ def count(name: str) -> None:
     with _lock:
         if key in _counts or len(_counts) < MAX_KEYS:
             _counts[key] += 1
-    if _thread_pid != os.getpid():
+    if _thread is None:
         _start()
 
 
 def _start() -> None:
-    """The flushing thread of this process; a forked child needs its own."""
-    global _thread, _thread_pid
+    """The flushing thread of this process."""
+    global _thread
     with _lock:
-        if _thread_pid == os.getpid():
+        if _thread is not None:
             return
-        _thread_pid = os.getpid()
         _thread = threading.Thread(target=_run, name="counters", daemon=True)
-    _thread.start()
+        _thread.start()
+
+
+def _forked() -> None:
+    """A child has none of its parent's threads, and what those held is nobody's to give back."""
+    global _thread, _lock
+    _thread, _lock = None, threading.Lock()
+    _counts.clear()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def _run() -> None:

@@ -48,6 +48,8 @@ def home_lane(home_key: bytes, participant: bytes, lanes: int) -> int:
     keyed hash is a sound pseudo-random function here and Postgres can compute it without
     extensions (`laisee_home_lane`).
     """
+    if lanes == 1:
+        return 0
     word = hashlib.sha256(home_key + participant).digest()[:4]
     return int.from_bytes(word, "big") % lanes
 

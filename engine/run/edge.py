@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from importlib import import_module
@@ -15,5 +16,10 @@ if "LAISEE_RUN_PROCESS" in os.environ:
 # the door's second half), then the door by name: the kernel imports nothing of the rooms above it.
 import_module("engine.wsgi")
 application = import_module("packets.api.door").application
+
+# What is loaded now stays for ever: the collector needn't look at it again and again while claims
+# come and go beside it.
+gc.collect()
+gc.freeze()
 
 __all__ = ["application"]

@@ -185,7 +185,17 @@ class EdgeDriver:
         reply: Any = None
         try:
             while True:
-                reply = await self.perform(steps.send(reply))
+                effect = steps.send(reply)
+                # What is known at once needs no coroutine; most people of a night are told so.
+                if isinstance(effect, Mark):
+                    self._mark(effect)
+                    reply = None
+                elif isinstance(effect, MayHaveWon):
+                    reply = winners.ask(effect.slot)
+                    if reply is None:
+                        reply = await self.perform(effect)
+                else:
+                    reply = await self.perform(effect)
         except StopIteration as stop:
             outcome: Outcome = stop.value
             return outcome
@@ -207,10 +217,7 @@ class EdgeDriver:
             case TryPassword():
                 return await self._try_password(effect)
             case MayHaveWon():
-                known = winners.ask(effect.slot)
-                return (
-                    await self.slow(winners.may_have_won, effect.slot) if known is None else known
-                )
+                return await self.slow(winners.may_have_won, effect.slot)
             case Rebuild():
                 if effect.seen_epoch is not None:
                     self.pipe.renew()

@@ -12,6 +12,8 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 
 class Result(enum.StrEnum):
     """What a claim answers (the contract's closed set)."""
@@ -93,8 +95,7 @@ class ClaimRequest:
     share_code: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(msgspec.Struct, frozen=True, gc=False):
     """The place where one claim may be: packet, home lane, participant, serial."""
 
     packet: uuid.UUID
@@ -106,8 +107,7 @@ class Slot:
     claim_id: uuid.UUID
 
 
-@dataclass(frozen=True, slots=True)
-class Portion:
+class Portion(msgspec.Struct, frozen=True, gc=False):
     """A portion of one lane: which draw it was, and what it is worth."""
 
     epoch: int
@@ -116,8 +116,7 @@ class Portion:
     tier: int
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(msgspec.Struct, frozen=True, gc=False):
     """A claim that is committed in Postgres (or marked in Redis as being so)."""
 
     id: uuid.UUID
@@ -125,8 +124,7 @@ class Claimed:
     committed_at: dt.datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True, gc=False):
     """The answer to a claim."""
 
     result: Result
@@ -141,16 +139,14 @@ class Outcome:
 # --- effects ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class AskTargeted:
+class AskTargeted(msgspec.Struct, frozen=True, gc=False):
     """Is this participant on the packet's list? Reply: bool."""
 
     packet: uuid.UUID
     participant: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class MayHaveWon:
+class MayHaveWon(msgspec.Struct, frozen=True, gc=False):
     """Of a packet that is over: may this participant be among its winners? Reply: bool.
 
     False only where that is certain; True costs no more than asking Postgres.
@@ -159,24 +155,21 @@ class MayHaveWon:
     slot: Slot
 
 
-@dataclass(frozen=True, slots=True)
-class TryPassword:
+class TryPassword(msgspec.Struct, frozen=True, gc=False):
     """Count a try. Reply: bool, whether this participant has used up his tries."""
 
     slot: Slot
     right: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Reserve:
+class Reserve(msgspec.Struct, frozen=True, gc=False):
     """Ask Redis for a portion. Reply: Reservation."""
 
     slot: Slot
     known_absent: bool  # Postgres has been asked: no claim is there
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(msgspec.Struct, frozen=True, gc=False):
     """Commit a reservation in Postgres. Reply: Committed."""
 
     slot: Slot
@@ -185,8 +178,7 @@ class Commit:
     subject: str
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimDirect:
+class ClaimDirect(msgspec.Struct, frozen=True, gc=False):
     """Claim through Postgres alone. Reply: Committed.
 
     `blind`: this process can't reach Redis, and goes on serving the lane so. Otherwise it only
@@ -199,15 +191,13 @@ class ClaimDirect:
     blind: bool
 
 
-@dataclass(frozen=True, slots=True)
-class AskPostgres:
+class AskPostgres(msgspec.Struct, frozen=True, gc=False):
     """What is true of this slot and its packet? Reply: Truth."""
 
     slot: Slot
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(msgspec.Struct, frozen=True, gc=False):
     """Tell Redis that a claim is committed. May be lost. Reply: None."""
 
     slot: Slot
@@ -275,8 +265,7 @@ class Reserved(enum.IntEnum):
     DIRECT = 101  # it isn't, but for another process, which serves the lane through Postgres alone
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
+class Reservation(msgspec.Struct, frozen=True, gc=False):
     code: Reserved
     epoch: int = 0
     portion: Portion | None = None
@@ -299,8 +288,7 @@ class Verdict(enum.StrEnum):
     EMPTY = "empty"  # every portion of the lane is claimed
 
 
-@dataclass(frozen=True, slots=True)
-class Committed:
+class Committed(msgspec.Struct, frozen=True, gc=False):
     verdict: Verdict
     claimed: Claimed | None
     lane_epoch: int

@@ -123,8 +123,13 @@ class Pipe:
 
     async def call(self, call: Call) -> Any:
         """The script's reply. Raises Unavailable."""
-        reply = await self.command(call.by_sha())
-        if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT"):
+        wire = self._wire
+        if wire is None or wire.transport is None:
+            wire = await self._connect()
+        reply = await wire.send(call.by_sha())
+        if not isinstance(reply, hiredis.ReplyError):
+            return reply
+        if str(reply).startswith("NOSCRIPT"):
             reply = await self.command(call.by_text())
         if isinstance(reply, hiredis.ReplyError):
             raise (RedisAway if says_away(str(reply)) else Unavailable)(f"Redis: {reply}")
