@@ -34,6 +34,7 @@ CHUNK = 2_000  # claims read from Postgres at a time, in a statement of its own
 TRIP = 100  # records that Redis takes in one go: it serves nobody else for 0.2 ms
 PAUSE_PER_WORK = 1.0  # seconds of rest for each second of work: half a core at most
 SLICE_S = 5.0  # then the worker's slot is given back
+LOST_MOMENTS = 50_000  # claims of a lane: what it takes in the two seconds that an AOF may lose
 LEASE_S = 10  # a loader that has said nothing for so long is dead
 LEASE_KEY = "laisee:claimants"
 LANES_PER_TRIP = 500
@@ -49,6 +50,18 @@ def wake(lane_id: int | None = None) -> None:
         load_claimants.delay(lane_id)
     except OperationalError as error:  # the broker is what has just died; the sweep comes by
         log.warning("wake_lost", task="load_claimants", error=type(error).__name__)
+
+
+def keep(client: Redis, lane: Lane, epoch: int) -> None:
+    """Redis held all claimants of the lane in this epoch: those needn't be loaded again.
+
+    To be said before the next epoch is loaded. What it may have lost with its last moments is
+    loaded once more.
+    """
+    last = Claim.objects.filter(lane=lane, epoch=epoch).order_by("-index").first()
+    if last is not None and last.position > LOST_MOMENTS:
+        fields: dict[str, object] = {"loaded": last.position - LOST_MOMENTS}
+        stock.set_flags(client, lane.packet_id, lane.number, epoch, fields)
 
 
 def load(

@@ -146,6 +146,8 @@ def rebuild(
     if opened is None:
         return False
     lane, epoch = opened
+    if held is not None and held.claimants_loaded:
+        claimants.keep(client, lane, held.epoch)
     log.warning("lane_rebuild", lane=lane_id, epoch=epoch.epoch, left=epoch.left_count, cause=cause)
     if not finish_epoch(client, lane, epoch):
         return False

@@ -14,6 +14,7 @@ from engine.lib import clock
 from engine.lib.redis import stock as stock_client
 from engine.run.valkey import ValkeyServer
 from packets import claimants, recovery, stock
+from packets.claiming import circuit
 from packets.claiming.effects import Result
 from packets.models import Claim, Lane, LaneEpoch, Packet
 from tests import world
@@ -143,6 +144,29 @@ def test_a_loader_stops_where_the_lane_has_moved_on(superuser_dsn: str) -> None:
     assert not all_full(packet)
     assert loaded(packet) == [claimants.CHUNK]
     assert claimants.load(lane.id, client=stock_client())
+    assert_every_winner_is_marked(packet)
+
+
+def test_winners_that_redis_kept_are_not_loaded_again(
+    superuser_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis was away for a moment and forgot nothing: only who won meanwhile is new to it."""
+    monkeypatch.setattr(claimants, "LOST_MOMENTS", 3)
+    packet = crowded.crowded_packet(superuser_dsn, CLAIMS)
+    lane_id = packet.lanes.get().id
+    lose(packet)
+    assert recovery.rebuild(stock_client(), lane_id=lane_id, seen_epoch=None)
+    assert claimants.load(lane_id, client=stock_client())
+    for i in range(10):
+        assert world.claim(packet, f"before{i}").result is Result.WON
+
+    with monkeypatch.context() as patch:
+        patch.setattr(circuit.of_process(), "_away", True)
+        assert world.claim(packet, "meanwhile").result is Result.WON
+    Lane.objects.update(direct_until=clock.now())
+    assert recovery.rebuild(stock_client(), lane_id=lane_id, seen_epoch=None)
+    assert loaded(packet) == [CLAIMS + 10 - 3]
+    assert claimants.load(lane_id, client=stock_client())
     assert_every_winner_is_marked(packet)
 
 
