@@ -47,7 +47,11 @@ def ask(method: str, path: str, query: str, body: bytes, headers: Mapping[str, s
         query_string=query,
         scheme="http",
         client="127.0.0.1:50000",
-        headers={"host": "testserver", **{name.lower(): value for name, value in headers.items()}},
+        headers={
+            "host": "testserver",
+            **({"content-length": str(len(body))} if body else {}),
+            **{name.lower(): value for name, value in headers.items()},
+        },
     )
     protocol = _Protocol(body)
     asyncio.run_coroutine_threadsafe(door.__rsgi__(scope, protocol), loop).result(ANSWER_WITHIN_S)
