@@ -23,7 +23,8 @@ REASON_MAX_CHARS = 200
 # Of one person and packet. Their records share one small hash in Redis; a thousand rights to one
 # packet are a mistake of whoever issues them.
 MAX_SERIAL = 1_000
-TICKETS_COUNTED = 100_000  # nobody is helped by counting further, and it would read the whole table
+# Nobody is helped by counting further; a page may show a hundred packets.
+TICKETS_COUNTED = 10_000
 
 _INSERT = """
     INSERT INTO packets_ticket (packet_id, participant, serial, client_app_id, key, reason)
@@ -66,7 +67,7 @@ def ticket_issue(
 
 
 def tickets_counted(packet_id: uuid.UUID) -> str:
-    """How many tickets of a packet were issued, as people read it: `12,345`, or `100,000+`."""
+    """How many tickets of a packet were issued, as people read it: `2,345`, or `10,000+`."""
     found = Ticket.objects.filter(packet_id=packet_id).values("pk")[: TICKETS_COUNTED + 1].count()
     return f"{TICKETS_COUNTED:,}+" if found > TICKETS_COUNTED else f"{found:,}"
 

@@ -20,6 +20,7 @@ from engine.models import AuditEvent
 from packets import settlement
 from packets.closing import packet_close
 from packets.models import Claim, Ticket
+from packets.tickets import ticket_issue
 from tests import world
 from tests.admin import desk
 from tests.campaign import stage
@@ -96,6 +97,33 @@ def test_claims_are_found_by_user_claim_and_packet() -> None:
     assert [found("alice"), found(claim.pk.hex), found(packet.public_id)] == [1, 1, 3]
     assert found("nobody") == 0 and found("0" * 32) == 0
     assert found(stage.first_packet(other).public_id) == 1
+
+
+def test_tickets_are_found_and_say_whether_they_are_used() -> None:
+    campaign = stage.draft()
+    packet = stage.add_packet(campaign, needs_ticket=True)
+    stage.launch(campaign)
+    app = campaign.client_apps.get().pk
+    texts = [
+        ticket_issue(
+            packet_id=packet.pk, client_app_id=app, subject=name, key=f"m-{name}", reason="won"
+        )
+        for name in ("alice", "bob")
+    ]
+    world.claim(packet, world.person("alice", app), ticket=texts[0])
+    address, ann = reverse("admin:packets_ticket_changelist"), desk.at_desk()
+
+    def found(text: str) -> dict[str, bool]:
+        rows = ann.get(address, {"q": text}).context["cl"].result_list
+        return {row.key: row.is_used for row in rows}
+
+    both = {"m-alice": True, "m-bob": False}
+    assert found("") == found(packet.public_id) == both
+    assert found("alice") == found("m-alice") == {"m-alice": True}
+    assert found("nobody") == {}
+    page = ann.get(desk.page_of(campaign)).content.decode()
+    assert "who hold a ticket (2 issued)" in page
+    assert not any(text in ann.get(address).content.decode() for text in texts)
 
 
 def test_dates_are_read_in_the_staffs_zone() -> None:

@@ -245,6 +245,18 @@ def test_claims_with_tickets_keep_the_books() -> None:
     assert invariants.invariants_check().holds
 
 
+@pytest.mark.django_db(transaction=True)
+def test_all_claims_of_a_person_lie_in_their_home_lane() -> None:
+    packet = world.open_packet(100_000, 400, lane_count=8, needs_ticket=True)
+    for name in ("alice", "bob", "carol"):
+        for _ in range(3):
+            assert world.claim(packet, name, ticket=issue(packet, name)).result is Result.WON
+        lanes = Claim.objects.filter(participant=world.person(name).participant)
+        assert lanes.values("lane").distinct().count() == 1
+    assert Claim.objects.count() == 9
+    assert invariants.invariants_check().holds
+
+
 def test_reading_a_ticket_costs_microseconds() -> None:
     """It stands on the hot path of every claim with a ticket: a bound that any machine meets."""
     text = texts.sign(PACKET, texts.Ticket(b"a" * 16, 3), KEYS)
