@@ -133,6 +133,18 @@ def test_postgres_says_when_it_opens_whatever_redis_believes() -> None:
         assert first.committed_at >= packet.opens_at
 
 
+def test_a_redis_whose_clock_is_behind_opens_nothing_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For Redis every opening still lies ahead by as much as its clock is behind."""
+    flags = stock.lane_flags
+
+    def behind(*args: Any) -> dict[str, Any]:
+        return {**flags(*args), "opens_ms": clock.now_ms() + 120_000}
+
+    monkeypatch.setattr(stock, "lane_flags", behind)
+    packet = packet_in(-1)
+    assert [world.claim(packet, f"user{i}").result for i in range(5)] == [Result.WON] * 5
+
+
 def test_a_later_end_that_redis_never_heard_of() -> None:
     packet = packet_in(-60)
     stock.set_flags(stock_client(), packet.pk, 0, None, {"closes_ms": 1})
