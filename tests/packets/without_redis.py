@@ -9,12 +9,15 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import uvloop
 from django.conf import settings as django_settings
+from redis import Redis
 
 from engine.lib.redis import stock as stock_client
+from engine.run.paths import Places
 from engine.run.valkey import ValkeyServer
 from packets.claiming import circuit, flow, sync
 from packets.claiming.edge import EdgeDriver
@@ -28,8 +31,28 @@ ANSWER_WITHIN_S = 30
 
 
 @contextmanager
+def a_server(folder: Path) -> Iterator[ValkeyServer]:
+    """For the tests of a module; `own_stock` mends what the one before did to it."""
+    places = Places(folder)
+    places.make()
+    made = ValkeyServer(places)
+    yield made
+    made.kill()
+
+
+def _mend(server: ValkeyServer) -> None:
+    if server.process is None or server.process.poll() is not None:
+        server.start(wipe=True)
+        return
+    _tell(server, "REPLICAOF", "NO", "ONE")
+    _tell(server, "CONFIG", "SET", "maxmemory", 0)
+    _tell(server, "FLUSHALL")
+
+
+@contextmanager
 def own_stock(server: ValkeyServer, settings: Any) -> Iterator[ValkeyServer]:
     """This process's stock is `server`, and its circuit begins closed."""
+    _mend(server)
     settings.REDIS_URL = server.url
     stock_client.cache_clear()
     circuit.reset()
@@ -119,7 +142,7 @@ def _signal(server: ValkeyServer, number: int) -> None:
 
 
 def _tell(server: ValkeyServer, *command: str | int) -> None:
-    with circuit.Redis.from_url(server.url) as link:
+    with Redis.from_url(server.url) as link:
         link.execute_command(*command)
 
 
