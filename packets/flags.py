@@ -1,18 +1,20 @@
 """Telling Redis what was decided in Postgres: best effort, after the commit.
 
 The flags only spare Postgres the asking. Where Redis can't be reached they are mended by the first
-claim that meets the disagreement.
+claim that meets the disagreement; whoever pauses or closes doesn't wait for it packet by packet.
 """
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 
 import redis.exceptions
 import structlog
 
 from engine.lib.redis import stock as stock_client
 from packets import stock
+from packets.claiming import circuit
 from packets.claiming.registry import registry
 from packets.models import Gate, Packet
 
@@ -22,10 +24,7 @@ log = structlog.get_logger(__name__)
 def flags_push(packet_id: uuid.UUID) -> None:
     """Write the flags of a packet's lanes anew; forget what this process believes of it."""
     registry.forget(packet_id)
-    try:
-        stock.push_flags(stock_client(), packet_id)
-    except redis.exceptions.RedisError as error:
-        log.warning("flags_not_pushed", packet=packet_id.hex, error=type(error).__name__)
+    _tell("flags_not_pushed", packet_id, lambda: stock.push_flags(stock_client(), packet_id))
 
 
 def gate_push(gate: Gate) -> None:
@@ -39,8 +38,24 @@ def gate_push(gate: Gate) -> None:
 
 def stock_expire(packet_id: uuid.UUID) -> None:
     """Let Redis forget a closed packet after a while: until then it answers repeats."""
-    try:
-        for lane in Packet.objects.get(id=packet_id).lanes.order_by("id"):
+    lanes = Packet.objects.get(id=packet_id).lanes.order_by("id")
+
+    def expire() -> None:
+        for lane in lanes:
             stock.expire(stock_client(), packet_id, lane)
-    except redis.exceptions.RedisError as error:
-        log.warning("stock_not_expired", packet=packet_id.hex, error=type(error).__name__)
+
+    _tell("stock_not_expired", packet_id, expire)
+
+
+def _tell(otherwise: str, packet_id: uuid.UUID, work: Callable[[], None]) -> None:
+    known = circuit.of_process()
+    why = "away"
+    if not known.is_open():
+        try:
+            work()
+            return
+        except redis.exceptions.RedisError as error:
+            why = type(error).__name__
+            if circuit.is_away(error):
+                known.trip(error)
+    log.warning(otherwise, packet=packet_id.hex, error=why)

@@ -324,3 +324,7 @@ class RedisAway(Unavailable):
 
     Claims go on through Postgres alone; what only Redis can count has to wait.
     """
+
+
+class RedisLost(RedisAway):
+    """The connection broke under the command. The server may be well: a new one will show."""

@@ -5,8 +5,9 @@ Replies come in the order of the commands, so a connection needs no more than a 
 (A pipeline object of redis-py costs 12–16 µs a command on the loop, valkey-glide 24–36 µs, this
 2–3 µs: `make bench` prints them side by side.)
 
-A connection that fails fails everything in it: the callers hear 503 and may send the same request
-again, because every script is idempotent. The next command opens it anew.
+A connection that breaks breaks everything in it: scripts are sent once more through a new one, since
+every script is idempotent. A server that says nothing isn't asked again; its callers hear that it
+is away.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import structlog
 
 from engine.lib.lua import Argument, Call
 from packets.claiming.circuit import says_away
-from packets.claiming.effects import RedisAway, Unavailable
+from packets.claiming.effects import RedisAway, RedisLost, Unavailable
 
 log = structlog.get_logger(__name__)
 
@@ -65,6 +66,7 @@ class _Wire(asyncio.Protocol):
         self.waiting: collections.deque[asyncio.Future[Any]] = collections.deque()
         self.unsent: list[bytes] = []
         self.transport: asyncio.Transport | None = None
+        self.stalled = False
         self.loop = asyncio.get_running_loop()
         self.since = self.last_reply = time.monotonic()
 
@@ -74,7 +76,8 @@ class _Wire(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
-        trouble = RedisAway(f"Redis: connection lost ({type(exc).__name__ if exc else 'closed'})")
+        kind = RedisAway if self.stalled else RedisLost
+        trouble = kind(f"Redis: connection lost ({type(exc).__name__ if exc else 'closed'})")
         while self.waiting:
             future = self.waiting.popleft()
             if not future.done():
@@ -126,7 +129,11 @@ class Pipe:
         wire = self._wire
         if wire is None or wire.transport is None:
             wire = await self._connect()
-        reply = await wire.send(call.by_sha())
+        try:
+            reply = await wire.send(call.by_sha())
+        except RedisLost:
+            # Cut on its way, by whatever stands between; a server that is gone refuses the next.
+            reply = await self.command(call.by_sha())
         if not isinstance(reply, hiredis.ReplyError):
             return reply
         if str(reply).startswith("NOSCRIPT"):
@@ -201,6 +208,7 @@ class Pipe:
         wire = self._wire
         if wire is not None and wire.waiting and time.monotonic() - wire.last_reply > TIMEOUT_S:
             log.warning("redis_stalled", in_flight=len(wire.waiting))
+            wire.stalled = True
             wire.abort()
         self._watch = asyncio.get_running_loop().call_later(TIMEOUT_S / 2, self._look)
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 from django.db.models import Sum
+from redis import Redis
 
 from engine.lib import clock, sql
 from engine.run.valkey import ValkeyServer
-from packets import proof, revealed, services
+from packets import proof, revealed, services, stock
 from packets.claiming import circuit, direct, sync
 from packets.claiming.effects import Committed, Outcome, RedisAway, Result, Verdict
 from packets.invariants import Check, invariants_check
@@ -179,6 +180,29 @@ def test_tries_at_a_password_wait_for_redis(door: Claimer, server: ValkeyServer)
         with pytest.raises(RedisAway):
             door.claim(packet, "alice", password="open sesame")
     assert not Claim.objects.exists()
+
+
+def test_a_connection_that_breaks_is_no_loss(door: Claimer, server: ValkeyServer) -> None:
+    """Something between cuts it; the server is well, and nobody goes round it."""
+    packet = world.open_packet()
+    win_all(door, packet, ["alice"])
+    with Redis.from_url(server.url) as link:
+        link.client_kill_filter(_type="normal", skipme=True)
+    win_all(door, packet, ["bob"])
+    assert causes(packet) == ["opened"]
+    assert not circuit.of_process().is_open()
+
+
+def test_whoever_stops_a_packet_waits_for_redis_once(server: ValkeyServer) -> None:
+    packets = [world.open_packet() for _ in range(3)]
+    LOSSES["stopped"].lose(server)
+    services.packet_pause(packet_id=packets[0].id, actor="test")
+    assert circuit.of_process().is_open()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stock, "push_flags", lambda *_: pytest.fail("asked Redis"))
+        services.packet_pause(packet_id=packets[1].id, actor="test")
+        services.packet_close(packet_id=packets[2].id, actor="test")
+    LOSSES["stopped"].find(server)
 
 
 def test_a_packet_opened_without_redis_can_be_claimed(server: ValkeyServer) -> None:
