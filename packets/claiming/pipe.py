@@ -5,9 +5,9 @@ Replies come in the order of the commands, so a connection needs no more than a 
 (A pipeline object of redis-py costs 12–16 µs a command on the loop, valkey-glide 24–36 µs, this
 2–3 µs: `make bench` prints them side by side.)
 
-A connection that breaks breaks everything in it: scripts are sent once more through a new one, since
-every script is idempotent. A server that says nothing isn't asked again; its callers hear that it
-is away.
+A connection that breaks breaks everything in it: scripts are sent once more through a new one,
+since every script is idempotent. A server that says nothing isn't asked again; its callers hear
+that it is away.
 """
 
 from __future__ import annotations
