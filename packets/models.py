@@ -200,8 +200,6 @@ class Packet(models.Model):
     beacon_commitment = models.CharField(_("beacon commitment"), max_length=64, blank=True)
     home_key = models.BinaryField(_("home key"), max_length=16)
 
-    # Raised by everything that adds portions back (a rebuild): older refusals are void.
-    stock_version = models.BigIntegerField(_("stock version"), default=1)
     created_at = models.DateTimeField(_("created at"), auto_now_add=True)
     opened_at = models.DateTimeField(_("opened at"), null=True)
     closed_at = models.DateTimeField(_("closed at"), null=True)
@@ -306,6 +304,9 @@ class Participant(models.Model):
 class Lane(models.Model):
     """An independent slice of one packet, with its own amount and count (an escrow of stock).
 
+    What is left moves between the open lanes of a packet (packets/rebalancing.py), by
+    `laisee_rebalance` alone: the lanes' sums stay what the packet was opened with.
+
     The CHECKs are the last word on the cap. The row is updated by every commit, so its pages are
     left nearly empty (fillfactor 10, set in SQL) for the new versions.
     """
@@ -355,7 +356,8 @@ class Lane(models.Model):
                 name="lane_ends_exactly",
             ),
             models.CheckConstraint(
-                condition=Q(count__gt=0)
+                # None at all: a lane whose portions all moved on before anybody claimed there.
+                condition=Q(count__gte=0)
                 & Q(count__lte=MAX_PORTIONS_PER_LANE)
                 & Q(total_fen__gte=F("count")),
                 name="lane_shape",
@@ -374,6 +376,7 @@ class LaneEpoch(models.Model):
         REBUILT = "rebuilt", _("rebuilt")
         RESTORED = "restored", _("restored from backup")
         DIRECT = "direct", _("served without Redis")
+        REBALANCED = "rebalanced", _("rebalanced")
 
     lane = models.ForeignKey(Lane, models.PROTECT, related_name="epochs", verbose_name=_("lane"))
     epoch = models.BigIntegerField(_("epoch"))
@@ -381,6 +384,8 @@ class LaneEpoch(models.Model):
     left_count = models.BigIntegerField(_("portions left"))
     tiers_left = models.JSONField(_("tiers left"), default=list)
     cause = models.CharField(_("cause"), max_length=10, choices=Cause.choices)
+    # Of cause `rebalanced`: the number of the packet's move, shared by the lanes that took part.
+    move = models.BigIntegerField(_("move"), null=True)
     opened_at = models.DateTimeField(_("opened at"), db_default=Now())
 
     class Meta:

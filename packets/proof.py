@@ -22,6 +22,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from packets import moves
 from packets.splitting import (
     LaneShare,
     Portion,
@@ -51,6 +52,7 @@ class Fault(StrEnum):
     BEACON_DIFFERS = "beacon_differs"
     LANES_DIFFER = "lanes_differ"
     EPOCH_START_DIFFERS = "epoch_start_differs"
+    MOVE_DIFFERS = "move_differs"
     EPOCH_INFEASIBLE = "epoch_infeasible"
     CLAIM_UNPLACED = "claim_unplaced"
     CLAIM_REPEATED = "claim_repeated"
@@ -150,17 +152,22 @@ class RulesRecord:
 
 @dataclass(frozen=True, slots=True)
 class EpochRecord:
-    """What a lane's epoch began with. Its cause and time are shown to people, not recomputed."""
+    """What a lane's epoch began with. Its cause and time are shown to people, not recomputed.
+
+    `move`: what was left of the lanes that have an epoch of this number was put together and dealt
+    anew (packets/moves.py).
+    """
 
     epoch: _WholeNumber
     left_fen: _WholeNumber
     left_count: _WholeNumber
     tiers_left: tuple[_WholeNumber, ...]
+    move: _WholeNumber | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class LaneRecord:
-    """One lane: its share of the packet and its epochs."""
+    """One lane: its share of the packet when that was opened, and its epochs."""
 
     lane: _WholeNumber
     total_fen: _WholeNumber
@@ -224,11 +231,13 @@ def recompute(proof: Mapping[str, Any]) -> list[Mismatch]:
     for claim in record.claims:
         claims[claim.lane, claim.epoch].append(claim)
     stream = stream_seed(seed, beacon)
+    parts: defaultdict[int, list[_Part]] = defaultdict(list)
     for lane in record.lanes:
-        found += _check_epoch_starts(lane, claims)
+        found += _check_epoch_starts(lane, claims, parts)
         for epoch in lane.epochs:
             key = lane_key(stream, record.packet, lane.lane, epoch.epoch)
             found += _check_epoch(rules, lane.lane, epoch, key, claims[lane.lane, epoch.epoch])
+    found += _check_moves(rules, record.packet, stream, parts)
     return found
 
 
@@ -287,28 +296,73 @@ def _check_places(record: ProofRecord) -> Iterator[Mismatch]:
         seen.add(place)
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A lane's part in a move: what it put in, and what it says that it got."""
+
+    lane: int
+    epoch: int
+    put_in: LaneShare
+    got: LaneShare
+
+
 def _check_epoch_starts(
-    lane: LaneRecord, claims: Mapping[tuple[int, int], Sequence[ClaimRecord]]
+    lane: LaneRecord,
+    claims: Mapping[tuple[int, int], Sequence[ClaimRecord]],
+    parts: defaultdict[int, list[_Part]],
 ) -> Iterator[Mismatch]:
-    """The first epoch begins with the lane's share, each later one with what was not claimed."""
-    left_fen, left_count, tiers_left = lane.total_fen, lane.count, list(lane.tiers)
+    """The first epoch begins with the lane's share, each later one with what was not claimed.
+
+    Or with what a move gave the lane: those parts are put aside, for all lanes of a move together.
+    """
+    left = LaneShare(lane.total_fen, lane.count, lane.tiers)
     previous = -1
     for epoch in lane.epochs:
-        expected = left_fen, left_count, tuple(tiers_left)
-        stated = epoch.left_fen, epoch.left_count, epoch.tiers_left
-        if stated != expected or epoch.epoch <= previous:
+        stated = LaneShare(epoch.left_fen, epoch.left_count, epoch.tiers_left)
+        if epoch.move is not None and len(stated.tiers) == len(left.tiers):
+            parts[epoch.move].append(_Part(lane.lane, epoch.epoch, left, stated))
+            left = stated
+        if stated != left or epoch.epoch <= previous:
             yield Mismatch(
                 Fault.EPOCH_START_DIFFERS,
-                f"The epoch should follow {previous} and begin with {expected}, not {stated}.",
+                f"The epoch should follow {previous} and begin with {left}, not {stated}.",
                 lane.lane,
                 epoch.epoch,
             )
         previous = epoch.epoch
-        for claim in claims.get((lane.lane, epoch.epoch), ()):
-            left_fen -= claim.amount_fen
-            left_count -= 1
-            if 1 <= claim.tier <= len(tiers_left):
-                tiers_left[claim.tier - 1] -= 1
+        left = _after(left, claims.get((lane.lane, epoch.epoch), ()))
+
+
+def _after(left: LaneShare, claims: Sequence[ClaimRecord]) -> LaneShare:
+    """What these claims leave of it."""
+    tiers = list(left.tiers)
+    for claim in claims:
+        if 1 <= claim.tier <= len(tiers):
+            tiers[claim.tier - 1] -= 1
+    given_fen = sum(claim.amount_fen for claim in claims)
+    return LaneShare(left.total_fen - given_fen, left.count - len(claims), tuple(tiers))
+
+
+def _check_moves(
+    rules: Rules, packet_hex: str, stream: bytes, parts: Mapping[int, Sequence[_Part]]
+) -> Iterator[Mismatch]:
+    """Every move gave each lane the part that the secret deals for its number of portions."""
+    for move, of_move in sorted(parts.items()):
+        pool = moves.pooled([part.put_in for part in of_move])
+        counts = {part.lane: part.got.count for part in of_move}
+        try:
+            dealt = moves.deal(rules, pool, counts, moves.move_key(stream, packet_hex, move))
+        except ValueError as error:
+            yield Mismatch(Fault.MOVE_DIFFERS, f"Move {move}: {error}.")
+            continue
+        for part, share in zip(of_move, dealt, strict=True):
+            if part.got != share:
+                yield Mismatch(
+                    Fault.MOVE_DIFFERS,
+                    f"Move {move} should give the lane {share}, not {part.got}.",
+                    part.lane,
+                    part.epoch,
+                )
 
 
 def _check_epoch(

@@ -8,14 +8,15 @@ loaders, an old master and a backup none can pass for the other (invariant 7).
 from __future__ import annotations
 
 import datetime as dt
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import redis.exceptions
 import structlog
 from django.db import Error as DatabaseError
 from django.db import connection, transaction
-from django.db.models import F, Q
+from django.db.models import Q
 from django.db.models.functions import Now
 from redis import Redis
 
@@ -35,6 +36,21 @@ LOCK_TIMEOUT = (
 )
 ADOPT_AFTER_S = 10  # a reservation older than this is committed on behalf of its owner
 STRANDED_REBUILD_AFTER_S = 30  # an empty lane below its slots for so long is offered again
+# How long a loader tries to open lanes that somebody else has locked, and how often.
+OPEN_FOR_S = 1.0
+OPEN_PAUSE_S = 0.005
+
+_OPEN = """
+UPDATE packets_lane SET state = 'open', loader = NULL, loader_until = NULL
+ WHERE id IN (SELECT id FROM packets_lane
+               WHERE id = ANY(%s) AND state = 'loading' AND loader = %s
+               ORDER BY id FOR NO KEY UPDATE SKIP LOCKED)
+RETURNING id
+"""
+_OURS = """
+SELECT COALESCE(array_agg(id), '{}') FROM packets_lane
+ WHERE id = ANY(%s) AND state = 'loading' AND loader = %s
+"""
 
 
 def _tiers_given(lane_id: int, after: int, upto: int, tiers: int) -> list[int]:
@@ -90,27 +106,51 @@ def open_epoch(
             ],
             cause=cause,
         )
-        Packet.objects.filter(id=lane.packet_id).update(stock_version=F("stock_version") + 1)
     return lane, epoch
 
 
+def finish_epochs(
+    client: Redis,
+    packet: Packet,
+    begun: Sequence[tuple[Lane, LaneEpoch]],
+    claimants: stock.Claimants,
+) -> set[int]:
+    """Load new epochs of a packet into Redis, then open the lanes that are still ours to open.
+
+    Returns the ids of those. The lanes of one call have the same loader.
+    """
+    is_open = stock.gates_open(packet)
+    loaded = []
+    for lane, epoch in begun:
+        held = stock.load(client, packet, lane, epoch, is_open=is_open, claimants=claimants)
+        if held == epoch.epoch:
+            loaded.append(lane)
+    return _open(loaded)
+
+
+def _open(lanes: Sequence[Lane]) -> set[int]:
+    """In one transaction that waits for nobody: a lane in somebody's hands keeps no other shut."""
+    opened: set[int] = set()
+    until = time.monotonic() + OPEN_FOR_S
+    while waiting := [lane.id for lane in lanes if lane.id not in opened]:
+        with connection.cursor() as cursor:
+            cursor.execute(_OPEN, [waiting, lanes[0].loader])
+            opened |= {row[0] for row in cursor.fetchall()}
+            if len(opened) == len(lanes) or time.monotonic() > until:
+                break
+            cursor.execute(_OURS, [waiting, lanes[0].loader])
+            if not set(cursor.fetchone()[0]) - opened:
+                break  # what isn't open was closed, or is somebody else's by now
+        time.sleep(OPEN_PAUSE_S)
+    return opened
+
+
 def finish_epoch(client: Redis, lane: Lane, epoch: LaneEpoch) -> bool:
-    """Load the epoch into Redis, then open the lane if it is still ours to open."""
+    """The same for one lane after its stock was lost."""
     packet = Packet.objects.get(id=lane.packet_id)
-    held = stock.load(
-        client,
-        packet,
-        lane,
-        epoch,
-        is_open=stock.gates_open(packet),
-        loaded=lane.claimed_count == 0,
-    )
-    if held != epoch.epoch:
-        return False
-    opened = Lane.objects.filter(
-        id=lane.id, epoch=epoch.epoch, state=Lane.State.LOADING, loader=lane.loader
-    ).update(state=Lane.State.OPEN, loader=None, loader_until=None)
-    return opened == 1
+    nobody = lane.claimed_count == 0
+    claimants = stock.Claimants.FULL if nobody else stock.Claimants.PARTIAL
+    return lane.id in finish_epochs(client, packet, [(lane, epoch)], claimants)
 
 
 def rebuild(

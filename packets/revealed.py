@@ -7,7 +7,7 @@ after that no claim is added, so pages of it fit together whenever they are read
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from engine.lib.clock import rfc3339
 from engine.lib.crypto import decrypt
 from packets import proof, stock
 from packets.models import Claim, Lane, LaneEpoch, Packet
+from packets.splitting import LaneShare
 
 PAGE_CLAIMS = 10_000  # claims of one page: about half a megabyte of JSON
 
@@ -37,21 +38,21 @@ def is_revealed(packet: Packet) -> bool:
 def record_head(packet: Packet) -> dict[str, Any]:
     """All of the record but its claims."""
     rules = stock.rules_of(packet)
+    shares = stock.shares_of(packet)
     return {
         "packet": packet.id.hex,
         "rules": proof.rules_json(rules, packet.currency),
-        "canonical": proof.canonical_rules(
-            packet.id.hex, rules, stock.shares_of(packet), packet.currency
-        ),
+        "canonical": proof.canonical_rules(packet.id.hex, rules, shares, packet.currency),
         "commitment": packet.commitment,
         "seed": decrypt(packet.seed_encrypted).hex(),
         "beacon": packet.beacon,
         "beacon_commitment": packet.beacon_commitment,
-        "lanes": _lanes(packet),
+        "lanes": _lanes(packet, shares),
     }
 
 
-def _lanes(packet: Packet) -> list[dict[str, Any]]:
+def _lanes(packet: Packet, shares: Sequence[LaneShare]) -> list[dict[str, Any]]:
+    """`shares`: what the lanes began with; what they hold now, moves have changed."""
     epochs: dict[int, list[dict[str, Any]]] = {}
     for epoch in LaneEpoch.objects.filter(lane__packet=packet).order_by("lane", "epoch"):
         epochs.setdefault(epoch.lane_id, []).append(
@@ -61,18 +62,21 @@ def _lanes(packet: Packet) -> list[dict[str, Any]]:
                 "left_count": epoch.left_count,
                 "tiers_left": epoch.tiers_left,
                 "cause": epoch.cause,
+                "move": epoch.move,
                 "opened_at": rfc3339(epoch.opened_at),
             }
         )
     return [
         {
             "lane": lane.number,
-            "total_fen": lane.total_fen,
-            "count": lane.count,
-            "tiers": lane.tiers,
+            "total_fen": share.total_fen,
+            "count": share.count,
+            "tiers": list(share.tiers),
             "epochs": epochs.get(lane.pk, []),
         }
-        for lane in Lane.objects.filter(packet=packet).order_by("number")
+        for lane, share in zip(
+            Lane.objects.filter(packet=packet).order_by("number"), shares, strict=True
+        )
     ]
 
 

@@ -72,7 +72,7 @@ MAX_ACCOUNT_AGE_DAYS = 36_500
 WORDS_MAX_CHARS = {"name": 80, "group": 128, "password": eligibility.PASSWORD_MAX_CHARS}
 TARGETS_CHUNK = 5_000
 # What a draft keeps when it gets other rules.
-_KEPT = frozenset({"id", "state", "created_at", "opened_at", "closed_at", "stock_version"})
+_KEPT = frozenset({"id", "state", "created_at", "opened_at", "closed_at"})
 
 
 # --- gates --------------------------------------------------------------------------------------
@@ -398,6 +398,7 @@ def _lanes_create(packet: Packet) -> tuple[list[Lane], list[LaneEpoch]]:
     with connection.cursor() as cursor:
         cursor.execute("SELECT clock_timestamp()")  # whose clock leases go by
         lease = cursor.fetchone()[0] + dt.timedelta(seconds=recovery.LOADER_LEASE_S)
+    loader = uuid.uuid4()
     lanes = Lane.objects.bulk_create(
         Lane(
             packet=packet,
@@ -407,7 +408,7 @@ def _lanes_create(packet: Packet) -> tuple[list[Lane], list[LaneEpoch]]:
             tiers=list(share.tiers),
             buckets=stock.buckets_for(share.count),
             epoch=1,
-            loader=uuid.uuid4(),
+            loader=loader,
             loader_until=lease,
         )
         for number, share in enumerate(shares)
@@ -430,8 +431,11 @@ def _lanes_create(packet: Packet) -> tuple[list[Lane], list[LaneEpoch]]:
 def _load_new(packet_id: uuid.UUID, lanes: list[Lane], epochs: list[LaneEpoch]) -> None:
     registry.forget(packet_id)
     try:
-        for lane, epoch in zip(lanes, epochs, strict=True):
-            if not recovery.finish_epoch(stock_client(), lane, epoch):
+        begun = list(zip(lanes, epochs, strict=True))
+        packet = Packet.objects.get(id=packet_id)
+        opened = recovery.finish_epochs(stock_client(), packet, begun, stock.Claimants.FULL)
+        for lane, epoch in begun:
+            if lane.id not in opened:
                 # Redis holds a higher epoch of another life of this packet: go above it.
                 Lane.objects.filter(id=lane.id).update(loader_until=None)
                 recovery.rebuild(stock_client(), lane_id=lane.id, seen_epoch=epoch.epoch)

@@ -6,10 +6,12 @@ Redis is a fast opinion about rows in Postgres: everything here can be lost and 
 
 from __future__ import annotations
 
+import enum
 import itertools
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from django.db.models.functions import Now
 from redis import Redis
@@ -117,13 +119,24 @@ def _gate_all_id() -> int:
     return Gate.objects.values_list("id", flat=True).get(key=Gate.ALL)
 
 
-def load(
-    client: Redis, packet: Packet, lane: Lane, epoch: LaneEpoch, *, is_open: bool, loaded: bool
-) -> int:
-    """Put the stock of `epoch` in place; returns the epoch that Redis holds afterwards.
+class Claimants(enum.StrEnum):
+    """Whether Redis has the records of everybody who won in a lane."""
 
-    `loaded`: all claimants of the lane are in Redis already (there are none, or they survived).
-    """
+    FULL = "full"
+    PARTIAL = "partial"
+    KEEP = "keep"  # as it was before the load
+
+
+def load(
+    client: Redis,
+    packet: Packet,
+    lane: Lane,
+    epoch: LaneEpoch,
+    *,
+    is_open: bool,
+    claimants: Claimants,
+) -> int:
+    """Put the stock of `epoch` in place; returns the epoch that Redis holds afterwards."""
     rules = rules_of(packet)
     start = splitting.start(rules, epoch.left_fen, epoch.left_count, epoch.tiers_left)
     fields: dict[str, str | int] = {
@@ -131,7 +144,6 @@ def load(
         "left_fen": epoch.left_fen,
         "left_count": epoch.left_count,
         "index": 0,
-        "claimants": "full" if loaded else "partial",
         "strategy": STRATEGY_CODES[packet.strategy],
         "remainder": STRATEGY_CODES[packet.remainder],
         "key": proof.lane_key(stream_seed(packet), packet.id.hex, lane.number, epoch.epoch),
@@ -147,7 +159,7 @@ def load(
     reply = lua.load("packets", "load").call(
         client,
         [meta_key(packet.id, lane.number)],
-        [epoch.epoch, *itertools.chain.from_iterable(fields.items())],
+        [epoch.epoch, claimants.value, *itertools.chain.from_iterable(fields.items())],
     )
     return int(reply[1])
 
@@ -189,24 +201,44 @@ class LaneStock:
     lost: int  # reservations of this epoch that are known to have no owner any more
 
 
+_HEAD = ["epoch", "index", "left_count", "claimants", "watch_index", "watch_ms", "lost"]
+
+
 def read(client: Redis, packet: uuid.UUID, lane_number: int) -> LaneStock | None:
-    values = client.hmget(
-        meta_key(packet, lane_number),
-        ["epoch", "index", "left_count", "claimants", "watch_index", "watch_ms", "lost"],
-    )
+    values = client.hmget(meta_key(packet, lane_number), _HEAD)
     if values[0] is None:
         return None
     if not 0 < int(values[0]) < MAX_EPOCH:
         client.unlink(meta_key(packet, lane_number))
         return None
+    return _lane_stock(values)
+
+
+def read_many(
+    client: Redis, packet: uuid.UUID, lane_numbers: Sequence[int]
+) -> dict[int, LaneStock]:
+    """The same for many lanes in one round trip; those that Redis doesn't hold are left out."""
+    pipeline = client.pipeline(transaction=False)
+    for number in lane_numbers:
+        pipeline.hmget(meta_key(packet, number), _HEAD)
+    found = zip(lane_numbers, pipeline.execute(), strict=True)
+    return {
+        number: _lane_stock(values)
+        for number, values in found
+        if values[0] is not None and 0 < int(values[0]) < MAX_EPOCH
+    }
+
+
+def _lane_stock(values: Sequence[Any]) -> LaneStock:
+    epoch, index, left_count, claimants, watch_index, watch_ms, lost = values
     return LaneStock(
-        epoch=int(values[0]),
-        index=int(values[1] or 0),
-        left_count=int(values[2] or 0),
-        claimants_loaded=values[3] == b"full",
-        watch_index=int(values[4] or -1),
-        watch_ms=int(values[5] or 0),
-        lost=int(values[6] or 0),
+        epoch=int(epoch or 0),
+        index=int(index or 0),
+        left_count=int(left_count or 0),
+        claimants_loaded=claimants == b"full",
+        watch_index=int(watch_index or -1),
+        watch_ms=int(watch_ms or 0),
+        lost=int(lost or 0),
     )
 
 

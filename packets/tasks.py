@@ -39,6 +39,14 @@ def stranded_sweep() -> None:
     stranded_adopt_due()
 
 
+@shared_task(name="packets.tasks.rebalance_sweep")
+def rebalance_sweep() -> None:
+    """Move portions of open packets to where people wait for them."""
+    from packets.rebalancing import rebalance_due
+
+    rebalance_due()
+
+
 @shared_task(name="packets.tasks.load_claimants")
 def load_claimants(lane_id: int | None = None) -> None:
     """A slice of loading winners into Redis after a rebuild, this lane's first; then the next."""

@@ -224,16 +224,22 @@ class EpochCause(enum.StrEnum):
     REBUILT = "rebuilt"
     RESTORED = "restored"
     DIRECT = "direct"
+    REBALANCED = "rebalanced"
 
 
 class ProofEpoch(msgspec.Struct, frozen=True, kw_only=True):
-    """What a lane began an epoch with, and why there was a new one."""
+    """What a lane began an epoch with, and why there was a new one.
+
+    `move`: the lanes with an epoch of this number put together what they had left and were dealt
+    their parts of it anew.
+    """
 
     epoch: Count
     left_fen: Fen
     left_count: Count
     tiers_left: list[Count]
     cause: EpochCause
+    move: Count | None
     opened_at: Time
 
 

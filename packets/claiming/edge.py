@@ -22,7 +22,7 @@ from typing import Any, assert_never
 import structlog
 
 from engine.lib.clock import to_ms
-from packets import stock
+from packets import rebalancing, stock
 from packets.claiming import circuit, flow, winners
 from packets.claiming.effects import (
     AskPostgres,
@@ -38,6 +38,7 @@ from packets.claiming.effects import (
     PushFlags,
     Rebuild,
     RedisAway,
+    Refill,
     Reservation,
     Reserve,
     Reserved,
@@ -224,6 +225,8 @@ class EdgeDriver:
                 # A crowd that meets a fenced lane needs it mended once.
                 key = "rebuild", effect.slot.lane_id
                 return await self.slow_once(key, SyncDriver().perform, effect)
+            case Refill():
+                return rebalancing.demand().ask(effect.slot.packet, effect.slot.lane_number)
             case AskTargeted() | PushFlags() | CloseEnded():
                 return await self.slow(SyncDriver().perform, effect)
             case _:

@@ -230,6 +230,16 @@ class Rebuild:
     seen_epoch: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Refill:
+    """The home lane is empty while the packet isn't: portions are to come here. Reply: None.
+
+    Nobody waits for them; whoever asked comes back.
+    """
+
+    slot: Slot
+
+
 Effect = (
     AskTargeted
     | MayHaveWon
@@ -242,6 +252,7 @@ Effect = (
     | PushFlags
     | CloseEnded
     | Rebuild
+    | Refill
 )
 
 

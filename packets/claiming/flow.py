@@ -39,6 +39,7 @@ from packets.claiming.effects import (
     PushFlags,
     Reason,
     Rebuild,
+    Refill,
     Reservation,
     Reserve,
     Reserved,
@@ -334,6 +335,8 @@ def _doubt(slot: Slot, code: Reserved) -> Step:
     if code is Reserved.EMPTY or (code is Reserved.ENDED and answer.past_end):
         # Portions may come back (somebody reserved and left, another lane has some), or commits of
         # the last second are under way.
+        if code is Reserved.EMPTY:
+            yield Refill(slot)
         return _busy()
     yield PushFlags(slot.packet)
     return None

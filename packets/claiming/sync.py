@@ -19,7 +19,7 @@ from redis import Redis
 from engine.lib import crypto, lua
 from engine.lib.auth import Caller
 from engine.lib.redis import stock as stock_client
-from packets import closing, recovery, stock
+from packets import closing, rebalancing, recovery, stock
 from packets.claiming import circuit, committer, flow, winners
 from packets.claiming.effects import (
     AskPostgres,
@@ -38,6 +38,7 @@ from packets.claiming.effects import (
     PushFlags,
     Rebuild,
     RedisAway,
+    Refill,
     Reservation,
     Reserve,
     Reserved,
@@ -160,6 +161,8 @@ class SyncDriver:
                 return closing.packet_close_ended(packet_id=effect.packet)
             case Rebuild():
                 return self._rebuild(effect)
+            case Refill():
+                return rebalancing.demand().ask(effect.slot.packet, effect.slot.lane_number)
             case _:
                 assert_never(effect)
 

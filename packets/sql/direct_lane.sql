@@ -78,8 +78,6 @@ BEGIN
            SET epoch = v_lane.epoch, state = 'open', loader = NULL, loader_until = NULL,
                direct_until = v_now + p_lease
          WHERE l.id = p_lane;
-        UPDATE packets_packet p SET stock_version = p.stock_version + 1
-         WHERE p.id = v_lane.packet_id;
     ELSIF p_blind AND v_lane.direct_until < v_now + p_lease / 2 THEN
         UPDATE packets_lane l SET direct_until = v_now + p_lease WHERE l.id = p_lane;
     END IF;

@@ -351,6 +351,7 @@ WITH given AS (
            lead(began.left_fen) OVER later AS next_fen,
            lead(began.left_count) OVER later AS next_count,
            lead(began.cause) OVER later AS next_cause,
+           lead(began.move) OVER later AS next_move,
            lead(began.epoch) OVER later AS next_epoch
       FROM packets_laneepoch AS began
       LEFT JOIN given ON given.lane_id = began.lane_id AND given.epoch = began.epoch
@@ -369,10 +370,21 @@ SELECT 'epoch_starts',
             story.epoch <> lane.epoch
             OR story.end_fen <> lane.total_fen - lane.claimed_fen
             OR story.end_count <> lane.count - lane.claimed_count
+       WHEN story.next_move IS NOT NULL THEN story.next_cause <> 'rebalanced'
        WHEN story.next_cause = 'grown' THEN
             story.next_fen < story.end_fen OR story.next_count < story.end_count
        ELSE story.next_fen <> story.end_fen OR story.next_count <> story.end_count
        END
+UNION ALL
+-- A move of portions between lanes: together they begin with what together they had left.
+SELECT 'epoch_starts',
+       format('packet %s, move %s: %s fen in %s portions left, the next starts say %s in %s',
+              lane.packet_id, story.next_move, sum(story.end_fen), sum(story.end_count),
+              sum(story.next_fen), sum(story.next_count))
+  FROM story JOIN packets_lane AS lane ON lane.id = story.lane_id
+ WHERE story.next_move IS NOT NULL
+ GROUP BY lane.packet_id, story.next_move
+HAVING sum(story.end_fen) <> sum(story.next_fen) OR sum(story.end_count) <> sum(story.next_count)
 
 -- query: audit
 WITH chain AS (

@@ -1,0 +1,91 @@
+"""A crowd at the edge's driver, in this process: everybody asks until the answer is final."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import time
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import uvloop
+from django.conf import settings
+
+from engine.lib import clock
+from packets.claiming import flow
+from packets.claiming.edge import EdgeDriver
+from packets.claiming.effects import ClaimRequest, Outcome, Result, Unavailable
+from packets.claiming.pipe import Pipe, address_of
+from packets.claiming.registry import registry
+from packets.models import Packet
+from tests import world
+
+AGAIN_S = 1.0  # what Retry-After says
+
+
+@dataclass
+class Heard:
+    """What the people of a crowd were told."""
+
+    results: Counter[Result] = field(default_factory=Counter)
+    wins: dict[uuid.UUID, int] = field(default_factory=dict)  # claim → fen
+    busy: int = 0
+    unavailable: int = 0
+    longest_wait_s: float = 0.0  # from somebody's first call to the final answer
+    first_sold_out: dt.datetime | None = None
+    won_at: list[tuple[float, int]] = field(default_factory=list)  # (when, lane), of `timed`
+
+
+async def _person(driver: EdgeDriver, packet: Packet, name: str, heard: Heard) -> None:
+    since = time.monotonic()
+    while True:
+        fresh, view = registry.peek(packet.id)
+        if not fresh:
+            view = await driver.slow_once(packet.id, registry.view, packet.id)
+        assert view is not None
+        steps = flow.claim(view, world.person(name), ClaimRequest(), b"", {})
+        try:
+            outcome: Outcome = await driver.run(steps)
+        except Unavailable:
+            heard.unavailable += 1
+        else:
+            if outcome.result is not Result.BUSY:
+                break
+            heard.busy += 1
+        await asyncio.sleep(AGAIN_S)
+    heard.results[outcome.result] += 1
+    heard.longest_wait_s = max(heard.longest_wait_s, time.monotonic() - since)
+    if outcome.result is Result.SOLD_OUT and heard.first_sold_out is None:
+        heard.first_sold_out = clock.now()
+    if outcome.claim is not None:
+        heard.wins[outcome.claim.id] = outcome.claim.portion.amount_fen
+
+
+async def _crowd(packet: Packet, names: Iterator[str], in_flight: int, heard: Heard) -> None:
+    async with driver() as edge:
+
+        async def some() -> None:
+            for name in names:
+                await _person(edge, packet, name, heard)
+
+        await asyncio.gather(*(some() for _ in range(in_flight)))
+
+
+@asynccontextmanager
+async def driver() -> AsyncIterator[EdgeDriver]:
+    edge = EdgeDriver(Pipe(address_of(settings.REDIS_URL)))
+    try:
+        yield edge
+    finally:
+        await edge.close()
+
+
+def crowd(packet: Packet, people: int, *, in_flight: int = 128) -> Heard:
+    """So many people, so many of them at a time; each goes on until the answer is final."""
+    heard = Heard()
+    names = iter([f"person{i}" for i in range(people)])
+    uvloop.run(_crowd(packet, names, in_flight, heard))
+    return heard
