@@ -54,12 +54,12 @@ MAX_LANES_MOVED = 64  # lanes of one move; it is repeated as long as people ask
 MAX_TAKERS = 32  # empty lanes among them
 
 _LANES = """
-SELECT l.id, l.number, l.epoch, l.count - l.claimed_count, l.claimed_count,
+SELECT l.id, l.number, l.epoch, l.state = 'open', l.count - l.claimed_count, l.claimed_count,
        e.move IS NOT NULL AND e.opened_at > clock_timestamp() - make_interval(secs => %(between)s)
   FROM packets_lane l
   JOIN packets_packet p ON p.id = l.packet_id
   JOIN packets_laneepoch e ON e.lane_id = l.id AND e.epoch = l.epoch
- WHERE l.packet_id = %(packet)s AND l.state = 'open' AND l.direct_until IS NULL
+ WHERE l.packet_id = %(packet)s AND l.state <> 'closed' AND l.direct_until IS NULL
    AND p.state = 'open'
  ORDER BY l.id
 """
@@ -98,6 +98,7 @@ class _Seen:
     id: int
     number: int
     epoch: int
+    is_open: bool
     left_count: int
     claimed_count: int
     just_moved: bool
@@ -196,10 +197,7 @@ def rebalance(client: Redis, *, packet_id: uuid.UUID) -> Moved:
     if len(lanes) < 2 or not any(lane.left_count for lane in lanes):
         return Moved.NOTHING
     heads = stock.read_many(client, packet_id, [lane.number for lane in lanes])
-    # Of a lane that Redis hasn't got as Postgres has, somebody is taking care.
-    lanes = [
-        lane for lane in lanes if lane.number in heads and heads[lane.number].epoch == lane.epoch
-    ]
+    lanes = _mended(client, lanes, heads)
     now_ms = clock.now_ms()
     served = _numbers(client, served_key(packet_id))
     standings = {
@@ -230,6 +228,21 @@ def rebalance(client: Redis, *, packet_id: uuid.UUID) -> Moved:
         client.hset(served_key(packet_id), mapping=takers)
         client.pexpire(served_key(packet_id), FRESH_MS)
     return Moved.DONE
+
+
+def _mended(
+    client: Redis, lanes: Sequence[_Seen], heads: Mapping[int, stock.LaneStock]
+) -> list[_Seen]:
+    """Those that Redis has got as Postgres has. The others are offered again, where nobody with a
+    live lease is at it: their portions may be the last, and nobody may be claiming there."""
+    whole = []
+    for lane in lanes:
+        head = heads.get(lane.number)
+        if lane.is_open and head is not None and head.epoch == lane.epoch:
+            whole.append(lane)
+        elif lane.left_count:
+            recovery.rebuild(client, lane_id=lane.id, seen_epoch=None)
+    return whole
 
 
 def _numbers(client: Redis, key: str) -> dict[int, int]:

@@ -8,7 +8,6 @@ loaders, an old master and a backup none can pass for the other (invariant 7).
 from __future__ import annotations
 
 import datetime as dt
-import time
 import uuid
 from collections.abc import Iterator, Sequence
 
@@ -36,20 +35,12 @@ LOCK_TIMEOUT = (
 )
 ADOPT_AFTER_S = 10  # a reservation older than this is committed on behalf of its owner
 STRANDED_REBUILD_AFTER_S = 30  # an empty lane below its slots for so long is offered again
-# How long a loader tries to open lanes that somebody else has locked, and how often.
-OPEN_FOR_S = 1.0
-OPEN_PAUSE_S = 0.005
-
-_OPEN = """
+_OPEN_FREE = """
 UPDATE packets_lane SET state = 'open', loader = NULL, loader_until = NULL
  WHERE id IN (SELECT id FROM packets_lane
                WHERE id = ANY(%s) AND state = 'loading' AND loader = %s
                ORDER BY id FOR NO KEY UPDATE SKIP LOCKED)
 RETURNING id
-"""
-_OURS = """
-SELECT COALESCE(array_agg(id), '{}') FROM packets_lane
- WHERE id = ANY(%s) AND state = 'loading' AND loader = %s
 """
 
 
@@ -129,19 +120,18 @@ def finish_epochs(
 
 
 def _open(lanes: Sequence[Lane]) -> set[int]:
-    """In one transaction that waits for nobody: a lane in somebody's hands keeps no other shut."""
-    opened: set[int] = set()
-    until = time.monotonic() + OPEN_FOR_S
-    while waiting := [lane.id for lane in lanes if lane.id not in opened]:
-        with connection.cursor() as cursor:
-            cursor.execute(_OPEN, [waiting, lanes[0].loader])
-            opened |= {row[0] for row in cursor.fetchall()}
-            if len(opened) == len(lanes) or time.monotonic() > until:
-                break
-            cursor.execute(_OURS, [waiting, lanes[0].loader])
-            if not set(cursor.fetchone()[0]) - opened:
-                break  # what isn't open was closed, or is somebody else's by now
-        time.sleep(OPEN_PAUSE_S)
+    """First those that nobody holds, together; then the others, each waited for by itself."""
+    if not lanes:
+        return set()
+    loader = lanes[0].loader
+    with connection.cursor() as cursor:
+        cursor.execute(_OPEN_FREE, [[lane.id for lane in lanes], loader])
+        opened = {row[0] for row in cursor.fetchall()}
+    for lane in lanes:
+        if lane.id not in opened and Lane.objects.filter(
+            id=lane.id, state=Lane.State.LOADING, loader=loader
+        ).update(state=Lane.State.OPEN, loader=None, loader_until=None):
+            opened.add(lane.id)
     return opened
 
 

@@ -237,8 +237,10 @@ def _commit(slot: Slot, reservation: Reservation, caller: Caller) -> Step:
             yield Mark(slot, committed.claimed)
             return _won(committed, reservation.left_count)
         case Verdict.FENCED:
-            # Another epoch is current. The driver looks which side is behind; then reserve anew.
-            yield Rebuild(slot, reservation.epoch)
+            # Another epoch is current: the driver looks which side is behind. Or it is this one and
+            # still being loaded: there is nothing wrong with it. Then reserve anew.
+            loading = committed.lane_epoch == reservation.epoch
+            yield Rebuild(slot, None if loading else reservation.epoch)
             return None
         case Verdict.CONFLICT:
             yield Rebuild(slot, committed.lane_epoch)

@@ -36,7 +36,6 @@ class Heard:
     unavailable: int = 0
     longest_wait_s: float = 0.0  # from somebody's first call to the final answer
     first_sold_out: dt.datetime | None = None
-    won_at: list[tuple[float, int]] = field(default_factory=list)  # (when, lane), of `timed`
 
 
 async def _person(driver: EdgeDriver, packet: Packet, name: str, heard: Heard) -> None:
