@@ -219,7 +219,7 @@ def rebalance(client: Redis, *, packet_id: uuid.UUID) -> Moved:
     if isinstance(begun, Moved):
         return begun
     recovery.finish_epochs(client, packet, begun, stock.Claimants.KEEP)
-    takers = {
+    takers: dict[Any, Any] = {
         str(lane.number): now_ms + FRESH_MS
         for lane, epoch in begun
         if epoch.left_count and not standings[lane.id].free and standings[lane.id].asks
