@@ -38,6 +38,8 @@ class Standing:
 def plan(lanes: Sequence[Standing]) -> dict[int, int]:
     """Portions per lane after the move, for the lanes that take part; empty: nothing is to move."""
     total = sum(lane.count for lane in lanes)
+    if not total:
+        return {}
     if total >= LEVEL_FROM_EACH * len(lanes):
         return _level(lanes, total)
     return _serve(lanes)

@@ -125,7 +125,6 @@ def test_nobody_gives_what_is_reserved_or_asked_for_or_was_just_moved_there() ->
 @given(
     st.lists(
         st.tuples(st.integers(0, 12), st.integers(0, 12), st.integers(0, 9), st.booleans()),
-        min_size=1,
         max_size=20,
     )
 )
