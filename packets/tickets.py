@@ -19,6 +19,8 @@ from packets.claiming.sync import ticket_keys
 from packets.models import Packet, Participant, Ticket
 
 KEY_MAX_CHARS = 128
+# Keys that begin so are our own rules'; no app may take one before them.
+OWN_KEYS = "laisee:"
 REASON_MAX_CHARS = 200
 # Of one person and packet. Their records share one small hash in Redis; a thousand rights to one
 # packet are a mistake of whoever issues them.

@@ -22,7 +22,7 @@ from engine.lib.problem import Code, ProblemError
 from engine.lib.renderers import OrjsonRenderer
 from engine.lib.schema import parse_body
 from packets.api.views.base import ParticipantView
-from packets.tickets import ticket_issue
+from packets.tickets import OWN_KEYS, ticket_issue
 
 # Ask again each time, but don't send again what is known.
 CACHE_CONTROL = "private, no-cache"
@@ -112,6 +112,8 @@ class ServerTickets(APIView):
         packet_id = parse_hex_id(body.packet)
         if packet_id is None or not campaign.links.filter(packet=packet_id).exists():
             raise ProblemError(404, Code.NOT_FOUND, "The campaign has no such packet.")
+        if body.id.startswith(OWN_KEYS):
+            raise ServiceError("id", "reserved", f"Ids that begin with {OWN_KEYS} are ours.")
         try:
             ticket = ticket_issue(
                 packet_id=packet_id,

@@ -10,7 +10,8 @@
 -- lease `direct_until` keeps rebuilds away while blind callers come; where Redis is away for one
 -- process only, the others follow it instead of opening epoch upon epoch.
 --
--- Modes: direct (cut and commit), fast (the lane is Redis's: reserve there), closed.
+-- Modes: direct (cut and commit), fast (the lane is Redis's: reserve there), closed, over (the window
+-- has ended: nothing was reserved inside it, so nothing has to be committed after it).
 -- p_given says how many portions of each tier were given up to position p_position; the reply's
 -- tiers_given and position are of now.
 
@@ -54,6 +55,13 @@ BEGIN
                             0::bigint, 0::bigint, '{}'::bigint[], 0::bigint, p_given;
         RETURN;
     END IF;
+    -- guard:end begin
+    IF (SELECT p.closes_at <= v_now FROM packets_packet p WHERE p.id = v_lane.packet_id) THEN
+        RETURN QUERY SELECT 'over', v_lane.epoch, 0::bigint, 0::bigint, '{}'::bigint[],
+                            0::bigint, 0::bigint, '{}'::bigint[], 0::bigint, p_given;
+        RETURN;
+    END IF;
+    -- guard:end end
     IF NOT p_blind AND (v_lane.state <> 'open' OR v_lane.direct_until IS NULL
                         OR v_lane.direct_until < v_now) THEN
         RETURN QUERY SELECT 'fast', v_lane.epoch, 0::bigint, 0::bigint, '{}'::bigint[],

@@ -228,6 +228,7 @@ class TestIssuing:
             ({"reason": "\u0000"}, "/reason"),
             ({"reason": "x" * 201}, "/reason"),
             ({"id": ""}, "/id"),
+            ({"id": "laisee:mission-7"}, "/id"),
             ({"id": "x" * 129}, "/id"),
             ({"packet": "nonsense"}, "/packet"),
             ({"when": "now"}, "/when"),

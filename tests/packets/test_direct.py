@@ -19,6 +19,7 @@ from packets.claiming import circuit, direct, sync
 from packets.claiming.effects import Committed, Outcome, RedisAway, Result, Verdict
 from packets.invariants import Check, invariants_check
 from packets.models import Claim, Lane, LaneEpoch, Packet
+from packets.tickets import ticket_issue
 from tests import world
 from tests.conftest import wait_until
 from tests.guards import without_guard
@@ -170,6 +171,54 @@ def test_refusals_are_postgres_own(door: Claimer, server: ValkeyServer) -> None:
     )
     assert door.claim(early, "bob").result is Result.NOT_STARTED
     assert Claim.objects.count() == 1
+
+
+def end_now(packet: Packet) -> None:
+    Packet.objects.filter(pk=packet.pk).update(closes_at=clock.now())
+    world.forget_views()
+
+
+def test_a_window_ends_at_its_end(door: Claimer, server: ValkeyServer) -> None:
+    """Commits of the last moment have a grace, but here nothing was reserved in it."""
+    packet = world.open_packet(1_000, 5)
+    server.kill()
+    told = win_all(door, packet, ["alice", "bob"])
+    end_now(packet)
+
+    assert door.claim(packet, "carol").result in (Result.BUSY, Result.ENDED)
+    assert_same_again(door, packet, told)
+    assert Claim.objects.count() == 2
+
+
+@pytest.mark.control
+def test_without_its_guard_it_would_end_later(server: ValkeyServer, owner_dsn: str) -> None:
+    text = sql.load("packets", "direct_lane.sql")
+    server.kill()
+    with world.installed(owner_dsn, without_guard(text, "end"), text):
+
+        def somebody_wins_after_the_end() -> bool:  # within the grace, if the machine is quick
+            packet = world.open_packet(1_000, 5)
+            end_now(packet)
+            return world.claim(packet, "carol").result is Result.WON
+
+        wait_until(somebody_wins_after_the_end, WAIT_S, "a win after the end")
+
+
+def test_tickets_are_claims_here_too(server: ValkeyServer) -> None:
+    packet = world.open_packet(1_000, 5, needs_ticket=True)
+    tickets = [
+        ticket_issue(
+            packet_id=packet.pk, client_app_id=world.APP, subject="alice", key=key, reason="r"
+        )
+        for key in ("m-1", "m-2")
+    ]
+    server.kill()
+    won = [world.claim(packet, "alice", ticket=ticket) for ticket in tickets]
+    again = [world.claim(packet, "alice", ticket=ticket) for ticket in tickets]
+    assert [outcome.claim for outcome in again] == [outcome.claim for outcome in won]
+    assert sorted(Claim.objects.values_list("serial", flat=True)) == [1, 2]
+    assert world.claim(packet, "alice").result is Result.TICKET_REQUIRED
+    assert_books_are_right(packet)
 
 
 def test_tries_at_a_password_wait_for_redis(door: Claimer, server: ValkeyServer) -> None:

@@ -1,0 +1,13 @@
+"""Without Redis a window ends at its end: no grace for what nobody has reserved."""
+
+from __future__ import annotations
+
+from django.db import migrations
+
+from engine.lib.sql import InstallSql
+
+
+class Migration(migrations.Migration):
+    dependencies = [("packets", "0006_direct_claims")]
+
+    operations = [InstallSql("packets", "direct_lane.sql")]
