@@ -8,6 +8,6 @@ from engine.lib.sql import InstallSql
 
 
 class Migration(migrations.Migration):
-    dependencies = [("packets", "0006_direct_claims")]
+    dependencies = [("packets", "0007_rebalancing")]
 
     operations = [InstallSql("packets", "direct_lane.sql")]
