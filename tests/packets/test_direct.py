@@ -14,7 +14,7 @@ from redis import Redis
 
 from engine.lib import clock, sql
 from engine.run.valkey import ValkeyServer
-from packets import proof, revealed, services, stock
+from packets import proof, recovery, revealed, services, stock
 from packets.claiming import circuit, direct, sync
 from packets.claiming.effects import Committed, Outcome, RedisAway, Result, Verdict
 from packets.invariants import Check, invariants_check
@@ -23,6 +23,7 @@ from packets.tickets import ticket_issue
 from tests import world
 from tests.conftest import wait_until
 from tests.guards import without_guard
+from tests.packets.test_tickets import issue
 from tests.packets.without_redis import DOORS, LOSSES, Claimer, a_server, own_stock
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -252,6 +253,51 @@ def test_whoever_stops_a_packet_waits_for_redis_once(server: ValkeyServer) -> No
         services.packet_pause(packet_id=packets[1].id, actor="test")
         services.packet_close(packet_id=packets[2].id, actor="test")
     LOSSES["stopped"].find(server)
+
+
+def test_tickets_of_one_person_without_redis(door: Claimer, server: ValkeyServer) -> None:
+    packet = world.open_packet(1_000, 5, needs_ticket=True)
+    mine = [issue(packet, "alice", key=f"t{i}") for i in range(3)]
+    first = door.claim(packet, "alice", ticket=mine[0])
+    server.kill()
+    for ticket in mine[1:]:
+        assert door.claim(packet, "alice", ticket=ticket).result is Result.WON
+    assert door.claim(packet, "alice", ticket=mine[0]).claim == first.claim
+    assert door.claim(packet, "bob", ticket=mine[1]).result is not Result.WON
+    assert Claim.objects.count() == 3
+    assert_books_are_right(packet)
+
+
+@pytest.mark.parametrize(
+    ("answer", "away"),
+    [
+        ("LOADING Valkey is loading the dataset in memory", True),
+        ("READONLY You can't write against a read only replica.", True),
+        ("OOM command not allowed when used memory > 'maxmemory'.", True),
+        ("MISCONF Errors writing to the AOF file", True),
+        ("BUSY Valkey is busy running a script.", True),
+        ("NOAUTH Authentication required.", True),
+        ("ERR user_script:12: attempt to compare nil with number", False),
+        ("WRONGTYPE Operation against a key holding the wrong kind of value", False),
+        ("MOVED 3999 127.0.0.1:6381", False),
+    ],
+)
+def test_what_a_server_says_when_it_cannot_be_used(answer: str, away: bool) -> None:
+    """A defect of ours is no reason to go round Redis: it would never be noticed."""
+    assert circuit.says_away(answer) is away
+
+
+def test_the_sweep_does_not_wait_for_redis_lane_by_lane(
+    server: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        world.open_packet()
+    asked: list[Any] = []
+    read = stock.read
+    monkeypatch.setattr(stock, "read", lambda *args: (asked.append(args), read(*args))[1])
+    server.kill()
+    assert recovery.stranded_adopt_due() == 0
+    assert len(asked) == 1
 
 
 def test_a_packet_opened_without_redis_can_be_claimed(server: ValkeyServer) -> None:

@@ -103,7 +103,8 @@ class Edge:
         view = registry.view(packet.id)
         assert view is not None
         asked = ClaimRequest(**request)
-        return flow.claim(view, world.person(name), asked, sync.password_key())
+        keys = sync.password_key(), sync.ticket_keys()
+        return flow.claim(view, world.person(name), asked, *keys)
 
     def claim(self, packet: Packet, name: str, **request: Any) -> Outcome:
         outcome: Outcome = self._run(self.driver.run(self._steps(packet, name, **request)))
