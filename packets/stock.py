@@ -208,10 +208,15 @@ def read(client: Redis, packet: uuid.UUID, lane_number: int) -> LaneStock | None
     values = client.hmget(meta_key(packet, lane_number), _HEAD)
     if values[0] is None:
         return None
-    if not 0 < int(values[0]) < MAX_EPOCH:
+    if not _is_epoch(values[0]):
         client.unlink(meta_key(packet, lane_number))
         return None
     return _lane_stock(values)
+
+
+def _is_epoch(text: bytes) -> bool:
+    """Anything else where an epoch should stand is rubbish, and so is what stands beside it."""
+    return text.isdigit() and 0 < int(text) < MAX_EPOCH
 
 
 def read_many(
@@ -225,7 +230,7 @@ def read_many(
     return {
         number: _lane_stock(values)
         for number, values in found
-        if values[0] is not None and 0 < int(values[0]) < MAX_EPOCH
+        if values[0] is not None and _is_epoch(values[0])
     }
 
 

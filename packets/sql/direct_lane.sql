@@ -27,7 +27,7 @@ RETURNS bigint[] LANGUAGE sql STABLE SET search_path = public, pg_temp AS $$
       LEFT JOIN (SELECT c.tier, count(*) AS given
                    FROM packets_claim c
                   WHERE c.lane_id = p_lane AND c.position > p_after AND c.position <= p_upto
-                    AND c.tier > 0
+                    AND c.tier > 0 AND p_tiers > 0  -- no prizes: no claim is looked at
                   GROUP BY c.tier) g ON g.tier = t.tier
 $$;
 

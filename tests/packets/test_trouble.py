@@ -114,6 +114,16 @@ class TestSweeps:
         assert world.claim(packet, "alice").result is Result.WON
         assert Lane.objects.get().epoch == 2
 
+    def test_rubbish_where_an_epoch_should_be_is_thrown_away(self) -> None:
+        packet, other = world.open_packet(), world.open_packet()
+        first = world.claim(packet, "alice")
+        stock_client().hset(stock.meta_key(packet.id, 0), "epoch", "rubbish")
+        stock_client().delete(stock.meta_key(other.id, 0))
+        recovery.stranded_adopt_due()  # neither lane keeps the sweep from the other
+        assert world.claim(packet, "alice").claim == first.claim
+        assert world.claim(packet, "bob").result is Result.WON
+        assert set(Lane.objects.values_list("epoch", flat=True)) == {2}
+
 
 def test_who_was_adopted_is_known_when_they_come_back() -> None:
     packet = world.open_packet(1_000, 1)
