@@ -214,7 +214,7 @@ def read(client: Redis, packet: uuid.UUID, lane_number: int) -> LaneStock | None
     return _lane_stock(values)
 
 
-def _is_epoch(text: bytes) -> bool:
+def _is_epoch(text: bytes | str) -> bool:
     """Anything else where an epoch should stand is rubbish, and so is what stands beside it."""
     return text.isdigit() and 0 < int(text) < MAX_EPOCH
 
