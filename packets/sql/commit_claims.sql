@@ -38,7 +38,14 @@ RETURNS TABLE (
     ord bigint, verdict text, claim_id uuid, epoch bigint, index bigint, amount_fen bigint,
     tier smallint, committed_at timestamptz, lane_epoch bigint
 )
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp
+-- guard:by_key begin
+-- A plan made while there are few claims is kept while they become millions: every look-up in here
+-- is by key, whatever the statistics of that moment make of it, and none is planned twice.
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off
+SET enable_mergejoin = off
+-- guard:by_key end
+AS $$
 #variable_conflict use_column
 DECLARE
     v_packet packets_packet%ROWTYPE;

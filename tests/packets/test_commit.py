@@ -411,3 +411,47 @@ class TestBatches:
         commit(journal, row(packet, "alice", 0, 100), row(packet, "bob", 1, 100))
         commit(journal, row(packet, "alice", 0, 100))
         assert sorted(Participant.objects.values_list("subject", flat=True)) == ["alice", "bob"]
+
+
+# --- look-ups by key ------------------------------------------------------------------------------
+
+
+def read_through(owner_dsn: str) -> int:
+    """How often ten small commits read the whole table of claims, planned while it is small."""
+    packet = world.open_packet(100 * 60, 60, strategy="fixed")
+    first_ones = Journal()
+    commit(first_ones, *(row(packet, f"p{index}", index, 100) for index in range(20)))
+    first_ones.close()
+    with psycopg.connect(owner_dsn, autocommit=True) as owner:
+        owner.execute("ANALYZE packets_claim")
+    journal = Journal()
+    try:
+        before = scans(journal)
+        for first in range(20, 60, 4):
+            rows = [row(packet, f"p{index}", index, 100) for index in range(first, first + 4)]
+            assert commit(journal, *rows) == [Verdict.WON] * 4
+        return scans(journal) - before
+    finally:
+        journal.close()
+
+
+def scans(journal: Journal) -> int:
+    link = journal._open()
+    link.execute("SELECT pg_stat_force_next_flush()")
+    found = link.execute(
+        "SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'packets_claim'"
+    ).fetchone()
+    assert found is not None and isinstance(found[0], int)
+    return found[0]
+
+
+def test_a_commit_never_reads_through_the_claims(owner_dsn: str) -> None:
+    assert read_through(owner_dsn) == 0
+
+
+@pytest.mark.control
+def test_control_without_by_key_the_planner_prefers_to_read_a_small_table_through(
+    owner_dsn: str, guard_off: Callable[..., None]
+) -> None:
+    guard_off("by_key")
+    assert read_through(owner_dsn) >= 10

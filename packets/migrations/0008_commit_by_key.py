@@ -1,0 +1,13 @@
+"""The commit function's look-ups are by key, whatever a table's statistics say."""
+
+from __future__ import annotations
+
+from django.db import migrations
+
+from engine.lib.sql import InstallSql
+
+
+class Migration(migrations.Migration):
+    dependencies = [("packets", "0007_rebalancing")]
+
+    operations = [InstallSql("packets", "commit_claims.sql")]
