@@ -8,6 +8,6 @@ from engine.lib.sql import InstallSql
 
 
 class Migration(migrations.Migration):
-    dependencies = [("packets", "0007_rebalancing")]
+    dependencies = [("packets", "0009_direct_tiers")]
 
     operations = [InstallSql("packets", "commit_claims.sql")]
