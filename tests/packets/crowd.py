@@ -34,27 +34,33 @@ class Heard:
     wins: dict[uuid.UUID, int] = field(default_factory=dict)  # claim → fen
     busy: int = 0
     unavailable: int = 0
-    longest_wait_s: float = 0.0  # from somebody's first call to the final answer
+    longest_wait_s: float = 0.0  # from the first answer of somebody to his last
     first_sold_out: dt.datetime | None = None
 
 
-async def _person(driver: EdgeDriver, packet: Packet, name: str, heard: Heard) -> None:
+async def _once(driver: EdgeDriver, packet: Packet, name: str, heard: Heard) -> Outcome | None:
+    """One call; None: to be made again."""
+    fresh, view = registry.peek(packet.id)
+    if not fresh:
+        view = await driver.slow_once(packet.id, registry.view, packet.id)
+    assert view is not None
+    try:
+        outcome = await driver.run(flow.claim(view, world.person(name), ClaimRequest(), b"", {}))
+    except Unavailable:
+        heard.unavailable += 1
+        return None
+    heard.busy += outcome.result is Result.BUSY
+    return None if outcome.result is Result.BUSY else outcome
+
+
+async def _person(
+    driver: EdgeDriver, packet: Packet, name: str, heard: Heard, outcome: Outcome | None
+) -> None:
+    """Everything after the first call, until the answer is final."""
     since = time.monotonic()
-    while True:
-        fresh, view = registry.peek(packet.id)
-        if not fresh:
-            view = await driver.slow_once(packet.id, registry.view, packet.id)
-        assert view is not None
-        steps = flow.claim(view, world.person(name), ClaimRequest(), b"", {})
-        try:
-            outcome: Outcome = await driver.run(steps)
-        except Unavailable:
-            heard.unavailable += 1
-        else:
-            if outcome.result is not Result.BUSY:
-                break
-            heard.busy += 1
+    while outcome is None:
         await asyncio.sleep(AGAIN_S)
+        outcome = await _once(driver, packet, name, heard)
     heard.results[outcome.result] += 1
     heard.longest_wait_s = max(heard.longest_wait_s, time.monotonic() - since)
     if outcome.result is Result.SOLD_OUT and heard.first_sold_out is None:
@@ -64,13 +70,19 @@ async def _person(driver: EdgeDriver, packet: Packet, name: str, heard: Heard) -
 
 
 async def _crowd(packet: Packet, names: Iterator[str], in_flight: int, heard: Heard) -> None:
-    async with driver() as edge:
+    async with driver() as edge, asyncio.TaskGroup() as group:
 
         async def some() -> None:
             for name in names:
-                await _person(edge, packet, name, heard)
+                outcome = await _once(edge, packet, name, heard)
+                rest = _person(edge, packet, name, heard, outcome)
+                if outcome is None:
+                    group.create_task(rest)  # who waits keeps nobody from arriving
+                else:
+                    await rest
 
-        await asyncio.gather(*(some() for _ in range(in_flight)))
+        for _ in range(in_flight):
+            group.create_task(some())
 
 
 @asynccontextmanager
@@ -83,8 +95,8 @@ async def driver() -> AsyncIterator[EdgeDriver]:
 
 
 def crowd(packet: Packet, people: int, *, in_flight: int = 128) -> Heard:
-    """So many people, so many of them at a time; each goes on until the answer is final."""
+    """So many people, so many first calls at a time; each goes on until the answer is final."""
     heard = Heard()
-    names = iter([f"person{i}" for i in range(people)])
+    names = (f"person{number}" for number in range(people))
     uvloop.run(_crowd(packet, names, in_flight, heard))
     return heard
