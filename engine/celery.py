@@ -33,6 +33,7 @@ SWEEPS = {
     "packets.tasks.expire_sweep": 2.0,
     "packets.tasks.stranded_sweep": 5.0,
     "packets.tasks.rebalance_sweep": 1.0,
+    "packets.tasks.stock_expire_sweep": 10.0,
     "campaign.tasks.campaign_clock": 1.0,
     "campaign.tasks.target_uploads": 2.0,
     "campaign.tasks.notices_mail": 30.0,

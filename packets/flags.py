@@ -6,11 +6,14 @@ claim that meets the disagreement; whoever pauses or closes doesn't wait for it 
 
 from __future__ import annotations
 
+import datetime as dt
 import uuid
 from collections.abc import Callable
 
 import redis.exceptions
 import structlog
+from django.db.models.functions import Now
+from redis import Redis
 
 from engine.lib.redis import stock as stock_client
 from packets import stock
@@ -19,6 +22,11 @@ from packets.claiming.registry import registry
 from packets.models import Gate, Packet
 
 log = structlog.get_logger(__name__)
+
+EXPIRED_AT_ONCE = 20_000  # hashes of a packet: half a second's work
+EXPIRE_WITHIN = dt.timedelta(hours=1)  # after its close a packet is looked at by every sweep
+EXPIRING_LEASE_S = 300  # a sweep that takes longer for one packet is joined by another
+NO_END = -1  # what TTL says of a key that stays for ever
 
 
 def flags_push(packet_id: uuid.UUID) -> None:
@@ -37,14 +45,46 @@ def gate_push(gate: Gate) -> None:
 
 
 def stock_expire(packet_id: uuid.UUID) -> None:
-    """Let Redis forget a closed packet after a while: until then it answers repeats."""
-    lanes = Packet.objects.get(id=packet_id).lanes.order_by("id")
+    """Let Redis forget a closed packet after a while: until then it answers repeats.
+
+    Of a pool with a million small hashes that is the sweep's work: whoever closes doesn't wait.
+    """
+    lanes = Packet.objects.get(id=packet_id).lanes.order_by("number")
+    if sum(lane.buckets for lane in lanes) > EXPIRED_AT_ONCE:
+        return
 
     def expire() -> None:
         for lane in lanes:
             stock.expire(stock_client(), packet_id, lane)
 
     _tell("stock_not_expired", packet_id, expire)
+
+
+def stock_expire_due(client: Redis | None = None) -> int:
+    """The same for packets closed of late that Redis would keep for ever; returns how many.
+
+    Too large for whoever closed them, or closed while Redis was away. The last lane's head gets its
+    end last of all keys.
+    """
+    client = client or stock_client()
+    recent = Packet.objects.filter(state=Packet.State.CLOSED, closed_at__gt=Now() - EXPIRE_WITHIN)
+    done = 0
+    try:
+        for packet in recent.filter(opened_at__isnull=False).order_by("closed_at"):
+            done += _expire_forgotten(client, packet)
+    except redis.exceptions.RedisError as error:
+        log.warning("stock_not_expired", error=type(error).__name__)
+    return done
+
+
+def _expire_forgotten(client: Redis, packet: Packet) -> bool:
+    if client.ttl(stock.meta_key(packet.id, packet.lane_count - 1)) != NO_END:
+        return False
+    if not client.set(f"expiring:{{{packet.id.hex}}}", 1, nx=True, ex=EXPIRING_LEASE_S):
+        return False
+    for lane in packet.lanes.order_by("number"):
+        stock.expire(client, packet.id, lane)
+    return True
 
 
 def _tell(otherwise: str, packet_id: uuid.UUID, work: Callable[[], None]) -> None:

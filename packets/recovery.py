@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 
 import redis.exceptions
 import structlog
 from django.db import Error as DatabaseError
 from django.db import connection, transaction
-from django.db.models import Q
+from django.db.models import F, Q
 from django.db.models.functions import Now
 from redis import Redis
 
@@ -214,17 +215,54 @@ def stranded_adopt_due(client: Redis | None = None) -> int:
     lanes = Lane.objects.select_related("packet").filter(
         ~Q(state=Lane.State.CLOSED), packet__state__in=[Packet.State.OPEN, Packet.State.PAUSED]
     )
-    for lane in lanes.order_by("id"):
+    for packet_id, group in groupby(lanes.order_by("packet_id", "id"), lambda n: n.packet_id):
         try:
-            adopted += _look_after(client, lane)
-        except (redis.exceptions.RedisError, DatabaseError, Unavailable) as error:
-            # One lane in trouble (locked, say) keeps no other from being looked after.
-            if not connection.is_usable():
-                raise
-            log.warning("lane_not_looked_after", lane=lane.id, error=type(error).__name__)
-            if isinstance(error, redis.exceptions.RedisError) and is_away(error):
+            for lane in _uneasy(client, packet_id, list(group)):
+                adopted += _look_after_alone(client, lane)
+        except redis.exceptions.RedisError as error:
+            log.warning("lanes_not_looked_after", packet=packet_id.hex, error=type(error).__name__)
+            if is_away(error):
                 break  # the other lanes would only wait for it too
     return adopted
+
+
+def _uneasy(client: Redis, packet_id: uuid.UUID, lanes: Sequence[Lane]) -> list[Lane]:
+    """Those of a packet's lanes that need a closer look; a pool has a thousand that don't."""
+    heads = stock.read_many(client, packet_id, [lane.number for lane in lanes])
+    starts = dict(
+        LaneEpoch.objects.filter(lane__in=lanes, epoch=F("lane__epoch")).values_list(
+            "lane_id", "left_count"
+        )
+    )
+    return [lane for lane in lanes if not _at_ease(lane, heads.get(lane.number), starts)]
+
+
+def _at_ease(lane: Lane, held: stock.LaneStock | None, starts: Mapping[int, int]) -> bool:
+    """Open, loaded, and everything that was reserved is committed."""
+    if held is None or held.epoch != lane.epoch or lane.id not in starts:
+        return False
+    committed = lane.claimed_count - (lane.count - starts[lane.id])
+    return (
+        lane.state == Lane.State.OPEN
+        and lane.direct_until is None
+        and held.claimants_loaded
+        and held.index - committed <= held.lost
+        and (held.left_count > 0 or lane.claimed_count == lane.count)
+        and not held.watch_ms
+    )
+
+
+def _look_after_alone(client: Redis, lane: Lane) -> int:
+    """One lane in trouble (locked, say) keeps no other from being looked after."""
+    try:
+        return _look_after(client, lane)
+    except (redis.exceptions.RedisError, DatabaseError, Unavailable) as error:
+        if not connection.is_usable() or (
+            isinstance(error, redis.exceptions.RedisError) and is_away(error)
+        ):
+            raise
+        log.warning("lane_not_looked_after", lane=lane.id, error=type(error).__name__)
+        return 0
 
 
 def _look_after(client: Redis, lane: Lane) -> int:

@@ -39,6 +39,14 @@ def stranded_sweep() -> None:
     stranded_adopt_due()
 
 
+@shared_task(name="packets.tasks.stock_expire_sweep")
+def stock_expire_sweep() -> None:
+    """Let Redis forget closed packets that nobody has told it to forget."""
+    from packets.flags import stock_expire_due
+
+    stock_expire_due()
+
+
 @shared_task(name="packets.tasks.rebalance_sweep")
 def rebalance_sweep() -> None:
     """Move portions of open packets to where people wait for them."""
