@@ -287,14 +287,14 @@ def test_what_a_server_says_when_it_cannot_be_used(answer: str, away: bool) -> N
     assert circuit.says_away(answer) is away
 
 
-def test_the_sweep_does_not_wait_for_redis_lane_by_lane(
+def test_the_sweep_does_not_wait_for_redis_packet_by_packet(
     server: ValkeyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(3):
         world.open_packet()
     asked: list[Any] = []
-    read = stock.read
-    monkeypatch.setattr(stock, "read", lambda *args: (asked.append(args), read(*args))[1])
+    read = stock.read_many
+    monkeypatch.setattr(stock, "read_many", lambda *args: (asked.append(args), read(*args))[1])
     server.kill()
     assert recovery.stranded_adopt_due() == 0
     assert len(asked) == 1
