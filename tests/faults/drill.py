@@ -68,10 +68,10 @@ class Crowd:
         )
         assert self.process.poll() is None, f"the crowd ended early:\n{self.text()}"
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self, timeout_s: float = CROWD_TIMEOUT_S) -> dict[str, Any]:
         """Wait for the end; the figures of the run. The exit code is `returncode`."""
         try:
-            self.process.wait(CROWD_TIMEOUT_S)
+            self.process.wait(timeout_s)
         finally:
             if self.process.poll() is None:
                 self.process.terminate()
@@ -93,6 +93,8 @@ def crowd(
     people: int = 0,
     ask_again: Path | None = None,
     patience_s: float = 45.0,
+    in_flight: int = 100,
+    door: str = "web",
 ) -> Crowd:
     """Start a crowd on `packet`: `people` new ones, or everybody of the log `ask_again`.
 
@@ -102,7 +104,7 @@ def crowd(
     folder.mkdir(exist_ok=True)
     command = [
         *(sys.executable, "-m", "loadtest.crowd_run", "--run", run, "--packet", packet),
-        *("--people", str(max(people, 100)), "--in-flight", "100"),
+        *("--people", str(max(people, 100)), "--in-flight", str(in_flight)),
         *(("--ask-again", str(ask_again)) if ask_again is not None else ()),
     ]
     console = folder / f"{run}.console"
@@ -111,7 +113,11 @@ def crowd(
         process = subprocess.Popen(
             command,
             cwd=CHECKOUT,
-            env={**clean_environment(copy), "LAISEE_CROWD_PATIENCE_S": str(patience_s)},
+            env={
+                **clean_environment(copy),
+                "LAISEE_CROWD_PATIENCE_S": str(patience_s),
+                "DOOR": door,
+            },
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -145,6 +151,18 @@ def fresh_packet(copy: Copy) -> str:
         packet = json.loads(copy.manage("seed_demo"))["packet"]
     assert claimed_count(copy, packet) == 0
     return packet
+
+
+def open_packet(copy: Copy, portions: int) -> str:
+    """A packet of the demo's client app with so many portions, 100 fen each on the average."""
+    demo = json.loads(copy.manage("seed_demo"))["packet"]
+    return shell(
+        copy,
+        "from packets.models import Packet; from tests import world; "
+        f"demo = Packet.objects.get(id={demo!r}); "
+        f"made = world.open_packet({portions} * 100, {portions}, client_apps=demo.client_apps); "
+        "print(made.id.hex)",
+    )
 
 
 # --- the books ------------------------------------------------------------------------------------
@@ -221,14 +239,16 @@ def assert_settled_and_green(copy: Copy, packet: str, claims: int, fen: int) -> 
     assert audit.returncode == 0, audit.stdout + audit.stderr
 
 
-def assert_sold_out_exactly(figures: dict[str, Any], code: int | None, text: str) -> None:
-    """The whole packet went to 1,000 people, to the fen, and the crowd's log agrees with it."""
+def assert_sold_out_exactly(
+    figures: dict[str, Any], code: int | None, text: str, portions: int = PORTIONS
+) -> None:
+    """The whole packet went to so many people, to the fen, and the crowd's log agrees with it."""
     assert code == 0, text
-    assert (figures["winners"], figures["won_fen"]) == (PORTIONS, TOTAL_FEN)
+    assert (figures["winners"], figures["won_fen"]) == (portions, portions * 100)
     assert (figures["replays_changed"], figures["replays_unmarked"]) == (0, 0)
     verdict = figures["money"]["ledger_check"]
     assert verdict["ok"], verdict
-    assert (verdict["claims"], verdict["claimed_fen"]) == (PORTIONS, TOTAL_FEN)
+    assert (verdict["claims"], verdict["claimed_fen"]) == (portions, portions * 100)
     assert verdict["unheard"] == 0
 
 
@@ -243,6 +263,44 @@ def totals_line(name: str, figures: dict[str, Any]) -> str:
         f"p99 {(figures['latency_ms'] or {}).get('p99')} ms, "
         f"{figures['requests_per_s']}/s, crowd seed {figures['options']['seed']}"
     )
+
+
+# --- the doors' processes -------------------------------------------------------------------------
+
+LISTENING = "0A"  # the state of a listening socket in /proc/net/tcp
+
+
+def workers(copy: Copy, door: str) -> list[int]:
+    """The processes below the door's first one that hold its listening socket."""
+    return workers_below(copy.pids()[door], copy.edge_port if door == "edge" else copy.port)
+
+
+def workers_below(master: int, port: int) -> list[int]:
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    sockets = {
+        f"socket:[{line[9]}]"
+        for line in lines
+        if line[3] == LISTENING and int(line[1].split(":")[1], 16) == port
+    }
+    return [pid for pid in _below(master) if files_of(pid) & sockets]
+
+
+def _below(pid: int) -> list[int]:
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in map(int, (task / "children").read_text().split()):
+            found += [child, *_below(child)]
+    return found
+
+
+def files_of(pid: int) -> set[str]:
+    found = set()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            found.add(os.readlink(link))
+        except FileNotFoundError:  # closed meanwhile
+            continue
+    return found
 
 
 # --- Valkey, Postgres, web ------------------------------------------------------------------------

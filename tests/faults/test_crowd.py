@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from loadtest.answers import Answer, read_log
+from tests.conftest import wait_until
 from tests.faults import drill
 from tests.private_copy import Copy
+from tests.upgrading.beside import given_by_previous, previous_version
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(400)]
 
@@ -78,3 +80,25 @@ def test_a_win_is_heard_again_while_half_the_packet_is_left_and_paused(laisee: C
     )
     assert returned == drill.TOTAL_FEN - figures["won_fen"]
     drill.assert_settled_and_green(laisee, packet, 400, figures["won_fen"])
+
+
+def test_two_versions_serve_one_crowd(laisee: Copy) -> None:
+    """Edges and workers of this version and of the one before it (docs/upgrading.md).
+
+    Redis forgets everything on the way, so that each mends what both have given.
+    """
+    packet = drill.fresh_packet(laisee)
+    with previous_version(laisee):
+        crowd = drill.crowd(laisee, packet, "versions", people=1_500, in_flight=256, door="edge")
+        crowd.wait_for_wins(200)
+        wait_until(lambda: given_by_previous(laisee, packet) > 0, 20, "a win by the previous edge")
+        before = given_by_previous(laisee, packet)
+        with drill.stock(laisee) as link:
+            link.flushdb()
+        figures = crowd.finish()
+        after = given_by_previous(laisee, packet)
+        print(drill.totals_line("two versions", figures))
+        print(f"two versions: the previous one gave {before} and, after the loss, {after} portions")
+        assert after > 0 and before + after < drill.PORTIONS
+        drill.assert_sold_out_exactly(figures, crowd.process.returncode, crowd.text())
+        drill.assert_settled_and_green(laisee, packet, drill.PORTIONS, drill.TOTAL_FEN)

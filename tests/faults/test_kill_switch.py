@@ -9,7 +9,6 @@ from __future__ import annotations
 import http.client
 import itertools
 import json
-import os
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +17,7 @@ import pytest
 
 from engine.run.services import EDGE_WORKERS, WEB_WORKERS
 from tests.browser.crowd import Crowd
+from tests.faults import drill
 from tests.private_copy import Copy
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(180)]
@@ -25,37 +25,6 @@ pytestmark = [pytest.mark.fault, pytest.mark.timeout(180)]
 DOORS = {"web": WEB_WORKERS, "edge": EDGE_WORKERS}
 MOST_KNOCKS = 40  # the kernel spreads connections by their ports; that 40 all meet one: 2 in 10^12
 _numbers = itertools.count(1)
-LISTENING = "0A"  # the state of a listening socket in /proc/net/tcp
-
-
-def workers(copy: Copy, door: str) -> list[int]:
-    """The processes below the door's first one that hold its listening socket."""
-    port = copy.edge_port if door == "edge" else copy.port
-    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    sockets = {
-        f"socket:[{line[9]}]"
-        for line in lines
-        if line[3] == LISTENING and int(line[1].split(":")[1], 16) == port
-    }
-    return [pid for pid in _below(copy.pids()[door]) if _files(pid) & sockets]
-
-
-def _below(pid: int) -> list[int]:
-    found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in map(int, (task / "children").read_text().split()):
-            found += [child, *_below(child)]
-    return found
-
-
-def _files(pid: int) -> set[str]:
-    found = set()
-    for link in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            found.add(os.readlink(link))
-        except FileNotFoundError:  # closed meanwhile
-            continue
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +61,7 @@ def holder(link: http.client.HTTPConnection, pids: list[int]) -> int:
         for line in lines
         if [int(end.split(":")[1], 16) for end in line[1:3]] == [theirs, mine]
     }
-    return next(pid for pid in pids if _files(pid) & sockets)
+    return next(pid for pid in pids if drill.files_of(pid) & sockets)
 
 
 def connections(crowd: Crowd, packet: str) -> dict[str, list[http.client.HTTPConnection]]:
@@ -100,7 +69,7 @@ def connections(crowd: Crowd, packet: str) -> dict[str, list[http.client.HTTPCon
     found: dict[str, list[http.client.HTTPConnection]] = {}
     for door, expected in DOORS.items():
         url = urlsplit(crowd.copy.edge_url if door == "edge" else crowd.copy.base_url)
-        pids = workers(crowd.copy, door)
+        pids = drill.workers(crowd.copy, door)
         assert len(pids) == expected, (door, pids)
         held: dict[int, http.client.HTTPConnection] = {}
         for _knock in range(MOST_KNOCKS):
