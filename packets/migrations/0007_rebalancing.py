@@ -11,7 +11,16 @@ class Migration(migrations.Migration):
     dependencies = [("packets", "0006_direct_claims")]
 
     operations = [
-        migrations.RemoveField(model_name="packet", name="stock_version"),
+        # The column itself goes with the next version: the one before this still reads it.
+        migrations.SeparateDatabaseAndState(
+            database_operations=[
+                migrations.RunSQL(
+                    "ALTER TABLE packets_packet ALTER COLUMN stock_version SET DEFAULT 1",
+                    migrations.RunSQL.noop,
+                )
+            ],
+            state_operations=[migrations.RemoveField(model_name="packet", name="stock_version")],
+        ),
         migrations.AddField(
             model_name="laneepoch",
             name="move",
