@@ -54,6 +54,7 @@ RUN_AS_OWNER = env.boolean("LAISEE_RUN_AS_OWNER", False)
 DATABASES = {"default": database(MIGRATION_DATABASE_URL if RUN_AS_OWNER else DATABASE_URL)}
 TESTING = "pytest" in sys.modules
 if DOOR == "edge" or env.boolean("DATABASE_POOL", False):
+    DATABASES["default"]["CONN_HEALTH_CHECKS"] = True  # of an idle one, when it is borrowed
     DATABASES["default"]["OPTIONS"]["pool"] = {  # type: ignore[index]
         "min_size": 1,
         "max_size": env.integer("DATABASE_POOL_SIZE", 9, low=1, high=100),

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, assert_never
 
 import structlog
+from django.db import close_old_connections
 
 from engine.lib.clock import to_ms
 from packets import rebalancing, stock
@@ -217,8 +218,6 @@ class EdgeDriver:
                 return truth
             case TryPassword():
                 return await self._try_password(effect)
-            case MayHaveWon():
-                return await self.slow(winners.may_have_won, effect.slot)
             case Rebuild():
                 if effect.seen_epoch is not None:
                     self.pipe.renew()
@@ -227,19 +226,20 @@ class EdgeDriver:
                 return await self.slow_once(key, SyncDriver().perform, effect)
             case Refill():
                 return rebalancing.demand().ask(effect.slot.packet, effect.slot.lane_number)
-            case AskTargeted() | PushFlags() | CloseEnded():
+            case AskTargeted() | MayHaveWon() | PushFlags() | CloseEnded():
                 return await self.slow(SyncDriver().perform, effect)
             case _:
                 assert_never(effect)
 
     async def slow(self, work: Callable[..., Any], *args: Any) -> Any:
-        return await self.loop.run_in_executor(self.slow_threads, work, *args)
+        return await self.loop.run_in_executor(self.slow_threads, _in_order, work, *args)
 
     async def slow_once(self, key: Any, work: Callable[..., Any], *args: Any) -> Any:
         """The same, but callers of one key that come while it runs share its result."""
         running = self._once.get(key)
         if running is None:
-            running = self._once[key] = self.loop.run_in_executor(self.slow_threads, work, *args)
+            running = self.loop.run_in_executor(self.slow_threads, _in_order, work, *args)
+            self._once[key] = running
             running.add_done_callback(lambda _: self._once.pop(key, None))
         return await asyncio.shield(running)
 
@@ -288,6 +288,15 @@ class EdgeDriver:
         for journal in (*self.commits.idle, *self.asks.idle):
             journal.close()
         await self.pipe.close()
+
+
+def _in_order(work: Callable[..., Any], *args: Any) -> Any:
+    """Django lets go of a connection at the end of a request, and here are none: without this, one
+    that Postgres cut would be this thread's for ever, and whatever it is asked would fail."""
+    try:
+        return work(*args)
+    finally:
+        close_old_connections()
 
 
 def _truths(journal: Journal, lane_id: int, slots: Sequence[Slot]) -> list[Truth]:
