@@ -234,15 +234,17 @@ def _links(user: Any, campaign: Campaign) -> list[dict[str, Any]]:
     """What else can be done from here; each page asks for the right again."""
     found = []
 
-    def add(act: people.Act, name: str, label: str, icon: str) -> None:
+    def add(act: people.Act, name: str, label: str, icon: str, mark: str = "") -> None:
         right = people.RIGHTS[act]
         if people.may(user, act) and (not right.states or campaign.state in right.states):
             address = reverse(f"admin:{name}", args=[campaign.pk])
-            found.append({"label": label, "icon": icon, "address": address, "act": act.value})
+            found.append(
+                {"label": label, "icon": icon, "address": address, "act": mark or act.value}
+            )
 
     add(Act.APPROVE, "campaign_review", _("Review"), "approval")
     add(Act.EDIT, "campaign_edit", _("Edit"), "edit")
-    add(Act.EDIT, "campaign_rain", _("Red-packet rain"), "rainy")
+    add(Act.EDIT, "campaign_rain", _("Red-packet rain"), "rainy", mark="rain")
     add(Act.UPLOAD_TARGETS, "campaign_lists", _("Lists of people"), "group_add")
     add(Act.REQUEST_TOP_UP, "campaign_top_up_ask", _("Top up"), "add_card")
     add(Act.EXTEND, "campaign_extend", _("Move the end"), "event")
