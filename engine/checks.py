@@ -1,12 +1,13 @@
 """System checks: mistakes of configuration that cost money, each with an id and what to do.
 
-`manage.py check` runs E001 to E004, `check --database default` (and `migrate`) those of Postgres,
-`check --deploy` those of Redis, and both options together those of a production Postgres.
+`manage.py check` runs E001 to E004 and E007, `check --database default` (and `migrate`) those of
+Postgres, `check --deploy` those of Redis, and both options together those of a production Postgres.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,11 +16,13 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
+from redis import Redis
 
 from engine.lib import crypto
 from engine.lib.redis import stock
 
 REDIS_TAG = "redis"
+ASK_TIMEOUT_S = 1
 # Characters, as Django asks of its own keys; 50 of Django's alphabet are some 280 bits.
 SECRET_KEY_MIN_CHARS = 50
 SECRET_KEY_MIN_DISTINCT = 5
@@ -99,7 +102,9 @@ def _place(url: str) -> tuple[str, int, str]:
 
 @register(REDIS_TAG)
 def broker_check(app_configs: Any, **_options: Any) -> list[CheckMessage]:
-    if _place(settings.BROKER_URL) != _place(settings.REDIS_URL):
+    broker, stock_place = _place(settings.BROKER_URL), _place(settings.REDIS_URL)
+    parts = 2 if settings.REDIS_CLUSTER else 3  # a cluster has one database only
+    if broker[:parts] != stock_place[:parts]:
         return []
     return [
         Error(
@@ -108,6 +113,55 @@ def broker_check(app_configs: Any, **_options: Any) -> list[CheckMessage]:
             id="laisee.E004",
         )
     ]
+
+
+@register(REDIS_TAG)
+def cluster_url_check(app_configs: Any, **_options: Any) -> list[CheckMessage]:
+    database = _place(settings.REDIS_URL)[2]
+    if not settings.REDIS_CLUSTER or (database == "0" and settings.REDIS_URL[:6] == "redis:"):
+        return []
+    return [
+        Error(
+            "REDIS_URL can't lead to a cluster, as REDIS_CLUSTER says: it names database "
+            f"{database}, or no host that is spoken to by redis://.",
+            hint="Give redis://user:password@host:port/0 of any node, or of a name for all.",
+            id="laisee.E007",
+        )
+    ]
+
+
+def _is_node(url: str) -> bool:
+    with Redis.from_url(
+        url, socket_timeout=ASK_TIMEOUT_S, socket_connect_timeout=ASK_TIMEOUT_S
+    ) as link:
+        info: Any = link.info("cluster")
+        return bool(info["cluster_enabled"])
+
+
+@register(REDIS_TAG, deploy=True)
+def cluster_check(app_configs: Any, **_options: Any) -> list[CheckMessage]:
+    """What the servers are against what the settings say (away: eviction_check says so)."""
+    findings: list[CheckMessage] = []
+    with suppress(redis.exceptions.RedisError, OSError):
+        if _is_node(settings.REDIS_URL) != settings.REDIS_CLUSTER:
+            found = "no cluster" if settings.REDIS_CLUSTER else "a node of a cluster"
+            findings += [
+                Error(
+                    f"REDIS_URL leads to {found}, but REDIS_CLUSTER is {settings.REDIS_CLUSTER}.",
+                    hint=f"Set REDIS_CLUSTER to {not settings.REDIS_CLUSTER}.",
+                    id="laisee.E008",
+                )
+            ]
+    with suppress(redis.exceptions.RedisError, OSError):
+        if settings.BROKER_URL.startswith("redis:") and _is_node(settings.BROKER_URL):
+            findings += [
+                Error(
+                    "BROKER_URL leads to a node of a cluster, which Celery can't use.",
+                    hint="Give Celery a server of its own.",
+                    id="laisee.E009",
+                )
+            ]
+    return findings
 
 
 @register(REDIS_TAG, deploy=True)

@@ -64,8 +64,10 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # --- Redis or Valkey ------------------------------------------------------------------------------
 REDIS_URL = env.text("REDIS_URL")
-# The broker may be flushed without losing a fen, so it lives apart from the stock of portions.
-BROKER_URL = env.text("BROKER_URL", REDIS_URL.rsplit("/", 1)[0] + "/1")
+REDIS_CLUSTER = env.boolean("REDIS_CLUSTER", False)
+# The broker may be flushed without losing a fen, so it lives apart from the stock of portions. A
+# cluster has one database only, and Celery's broker can't be one.
+BROKER_URL = env.text("BROKER_URL", None if REDIS_CLUSTER else REDIS_URL.rsplit("/", 1)[0] + "/1")
 
 # --- Django ---------------------------------------------------------------------------------------
 INSTALLED_APPS = [

@@ -28,6 +28,7 @@ class Config:
     database_url: str | None
     migration_database_url: str | None
     redis_url: str | None
+    redis_cluster: bool
     broker_url: str | None
     secret_key: str | None
     encryption_keys: str | None
@@ -62,6 +63,7 @@ def read(environ: Mapping[str, str] | None = None) -> Config:
             database_url=optional("DATABASE_URL"),
             migration_database_url=optional("MIGRATION_DATABASE_URL"),
             redis_url=optional("REDIS_URL"),
+            redis_cluster=env.boolean("REDIS_CLUSTER", False),
             broker_url=optional("BROKER_URL"),
             secret_key=optional("SECRET_KEY"),
             encryption_keys=optional("ENCRYPTION_KEYS"),
@@ -70,6 +72,8 @@ def read(environ: Mapping[str, str] | None = None) -> Config:
         raise RunProblem(str(problem)) from problem
     if config.port == config.edge_port:
         raise RunProblem(f"PORT and EDGE_PORT are both {port}; give each its own")
+    if config.redis_cluster and not (config.redis_url and config.broker_url):
+        raise RunProblem("REDIS_CLUSTER needs REDIS_URL (any node) and BROKER_URL (no cluster)")
     return config
 
 
@@ -88,6 +92,7 @@ def values(config: Config, *, database_url: str, owner_url: str, redis_url: str)
         "DATABASE_URL": database_url,
         "MIGRATION_DATABASE_URL": owner_url,
         "REDIS_URL": redis_url,
+        "REDIS_CLUSTER": str(config.redis_cluster),
         "BROKER_URL": config.broker_url or broker_of(redis_url),
         "SECRET_KEY": config.secret_key
         or places.secret("secret_key", lambda: secrets.token_urlsafe(64)),

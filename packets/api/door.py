@@ -41,9 +41,9 @@ from engine.wsgi import application as django
 from packets.api import schemas, shapes
 from packets.api.body import Bodies, TooSlow
 from packets.claiming import flow
+from packets.claiming.cluster_pipe import stock_pipe
 from packets.claiming.edge import EdgeDriver
 from packets.claiming.effects import ClaimRequest, Outcome, PacketView, Unavailable
-from packets.claiming.pipe import Pipe, address_of
 from packets.claiming.registry import registry
 from packets.claiming.sync import password_key, ticket_keys
 
@@ -207,7 +207,7 @@ class Door:
 
     def _driver_now(self) -> EdgeDriver:
         if self._driver is None:
-            self._driver = EdgeDriver(Pipe(address_of(settings.REDIS_URL)))
+            self._driver = EdgeDriver(stock_pipe())
         return self._driver
 
     async def _run(self, view: PacketView, caller: Caller, request: ClaimRequest) -> Outcome:

@@ -17,15 +17,13 @@ from dataclasses import dataclass, field
 
 import redis.exceptions
 import structlog
-from redis import Redis
 
-from engine.lib.redis import probe_client
+from engine.lib.redis import Probe
 from packets.claiming.effects import Slot
 
 log = structlog.get_logger(__name__)
 
 PROBE_EVERY_S = 0.2
-PROBE_KEPT_MS = 1_000
 FOLLOW_S = 0.5  # so long a lane is believed to be served without Redis before looking again
 MAX_FOLLOWED = 10_000  # lanes remembered; beyond, all are forgotten
 
@@ -69,7 +67,7 @@ def is_away(error: redis.exceptions.RedisError) -> bool:
 class Circuit:
     """Shared by the threads and loops of a process; every reader may read without the lock."""
 
-    new_client: Callable[[], Redis] = probe_client
+    new_probe: Callable[[], Probe] = Probe
     _away: bool = False
     _followed: dict[int, float] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -88,20 +86,18 @@ class Circuit:
         threading.Thread(target=self._probe, name="redis-probe", daemon=True).start()
 
     def _probe(self) -> None:
-        client = self.new_client()
+        probe = self.new_probe()
         since = time.monotonic()
         try:
             while True:
                 time.sleep(PROBE_EVERY_S)
                 try:
-                    # A write: a replica, or a server that is full, answers reads as if all were
-                    # well.
-                    client.set("laisee:probe", 1, px=PROBE_KEPT_MS)
+                    probe.ask()
                     break
                 except (redis.exceptions.RedisError, OSError):
                     continue
         finally:
-            client.close()
+            probe.close()
         self._away = False
         log.warning("redis_back", away_s=round(time.monotonic() - since, 1))
 

@@ -25,6 +25,7 @@ from django.db import close_old_connections
 from engine.lib.clock import to_ms
 from packets import rebalancing, stock
 from packets.claiming import circuit, flow, winners
+from packets.claiming.cluster_pipe import ClusterPipe
 from packets.claiming.effects import (
     AskPostgres,
     AskTargeted,
@@ -170,7 +171,7 @@ class Lanes:
 class EdgeDriver:
     """Performs the effects of many flows on the running loop."""
 
-    def __init__(self, pipe: Pipe) -> None:
+    def __init__(self, pipe: Pipe | ClusterPipe) -> None:
         self.loop = asyncio.get_running_loop()
         self.pipe = pipe
         self.circuit = circuit.of_process()

@@ -138,15 +138,21 @@ class Pipe:
             return reply
         if str(reply).startswith("NOSCRIPT"):
             reply = await self.command(call.by_text())
-        if isinstance(reply, hiredis.ReplyError):
-            raise (RedisAway if says_away(str(reply)) else Unavailable)(f"Redis: {reply}")
-        return reply
+        return checked(reply)
 
     async def command(self, command: Command) -> Any:
         """The reply as hiredis gives it; an error of the server is a value."""
         wire = self._wire
         if wire is None or wire.transport is None:
             wire = await self._connect()
+        return await wire.send(command)
+
+    async def asking(self, command: Command) -> Any:
+        """The same to a node of a cluster that the key's slot is only just moving to."""
+        wire = self._wire
+        if wire is None or wire.transport is None:
+            wire = await self._connect()
+        wire.send((b"ASKING",)).add_done_callback(_ignore)
         return await wire.send(command)
 
     def send(self, command: Command) -> None:
@@ -212,11 +218,22 @@ class Pipe:
             wire.abort()
         self._watch = asyncio.get_running_loop().call_later(TIMEOUT_S / 2, self._look)
 
-    async def close(self) -> None:
+    def abort(self) -> None:
+        """Whoever still waits for an answer hears that the connection is lost."""
         if self._watch is not None:
             self._watch.cancel()
         if self._wire is not None:
             self._wire.abort()
+
+    async def close(self) -> None:
+        self.abort()
+
+
+def checked(reply: Any) -> Any:
+    """The reply; raises Unavailable where it is an error."""
+    if isinstance(reply, hiredis.ReplyError):
+        raise (RedisAway if says_away(str(reply)) else Unavailable)(f"Redis: {reply}")
+    return reply
 
 
 def _ignore(future: asyncio.Future[Any]) -> None:

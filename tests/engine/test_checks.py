@@ -69,6 +69,29 @@ def test_e004_broker_in_the_stock(settings: Any, stock: str, broker: str, same: 
     assert ids(checks.broker_check(None)) == (["laisee.E004"] if same else [])
 
 
+def test_e004_a_cluster_has_one_database(settings: Any) -> None:
+    settings.REDIS_CLUSTER = True
+    settings.REDIS_URL, settings.BROKER_URL = "redis://h:6379/0", "redis://h:6379/1"
+    assert ids(checks.broker_check(None)) == ["laisee.E004"]
+
+
+@pytest.mark.parametrize(
+    ("url", "sound"),
+    [("redis://h:6379/0", True), ("redis://h/1", False), ("rediss://h:6379/0", False)],
+)
+def test_e007_an_address_that_is_no_cluster(settings: Any, url: str, sound: bool) -> None:
+    settings.REDIS_URL = url
+    assert ids(checks.cluster_url_check(None)) == []
+    settings.REDIS_CLUSTER = True
+    assert ids(checks.cluster_url_check(None)) == ([] if sound else ["laisee.E007"])
+
+
+def test_e008_servers_are_asked_whether_they_are_a_cluster(settings: Any) -> None:
+    assert ids(checks.cluster_check(None)) == []
+    settings.REDIS_CLUSTER = True
+    assert ids(checks.cluster_check(None)) == ["laisee.E008"]
+
+
 def test_w005_redis_may_evict(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ids(checks.eviction_check(None)) == []  # the tests' own server, asked for real
     from engine.lib.redis import stock

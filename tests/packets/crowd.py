@@ -12,13 +12,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import uvloop
-from django.conf import settings
 
 from engine.lib import clock
 from packets.claiming import flow
+from packets.claiming.cluster_pipe import stock_pipe
 from packets.claiming.edge import EdgeDriver
 from packets.claiming.effects import ClaimRequest, Outcome, Result, Unavailable
-from packets.claiming.pipe import Pipe, address_of
 from packets.claiming.registry import registry
 from packets.models import Packet
 from tests import world
@@ -87,7 +86,7 @@ async def _crowd(packet: Packet, names: Iterator[str], in_flight: int, heard: He
 
 @asynccontextmanager
 async def driver() -> AsyncIterator[EdgeDriver]:
-    edge = EdgeDriver(Pipe(address_of(settings.REDIS_URL)))
+    edge = EdgeDriver(stock_pipe())
     try:
         yield edge
     finally:
