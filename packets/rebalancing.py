@@ -2,7 +2,7 @@
 
 A person claims in his home lane, for ever; when that runs dry before the others, portions come to
 him. Whoever meets an empty lane hears `busy` and comes back after a second; meanwhile his process
-tells Redis where he waits (`Demand`), and one process makes one move for everybody.
+tells Redis where he waits (`demand.py`), and one process makes one move for everybody.
 
 A move fences all lanes that take part and writes down their new epochs in one transaction; then it
 loads them. In Redis it costs one head per lane: records of committed claims stay, reservations of
@@ -18,20 +18,16 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
-import threading
-import time
 import uuid
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cache
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 import redis.exceptions
 import structlog
 from django.db import Error as DatabaseError
-from django.db import connection, connections, transaction
+from django.db import connection, transaction
 from django.db.models import F
 from redis import Redis
 
@@ -43,10 +39,7 @@ from packets.splitting import LaneShare
 
 log = structlog.get_logger(__name__)
 
-GATHER_S = 0.25  # of one process: those who come in the meantime share a move
 BETWEEN_S = 0.2  # from one move of a packet to the next, whoever makes it
-ATTEMPTS = 8  # of one process, while others make moves or hold the lanes
-MAX_AT_ONCE = 4  # packets that one process asks for; the others' people ask again in a second
 # Whoever waited for a portion comes back within a second; so long it stays where he will ask.
 FRESH_MS = 1_500
 WANTED_KEPT_S = 3  # people who don't ask again have left
@@ -133,52 +126,6 @@ def note(client: Redis, packet_id: uuid.UUID, asks: Mapping[int, int]) -> None:
         pipeline.hincrby(wanted_key(packet_id), str(number), people)
     pipeline.expire(wanted_key(packet_id), WANTED_KEPT_S)
     pipeline.execute()
-
-
-@dataclass
-class Demand:
-    """What the people of one process ask for; it never keeps them waiting.
-
-    The first who meets a packet's lane empty starts a thread that gathers the others for a moment,
-    moves, and ends. Bounded: one thread for a packet, MAX_AT_ONCE in all.
-    """
-
-    _asks: dict[uuid.UUID, Counter[int]] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def ask(self, packet_id: uuid.UUID, lane_number: int) -> None:
-        with self._lock:
-            asks = self._asks.get(packet_id)
-            if asks is not None:
-                asks[lane_number] += 1
-                return
-            if len(self._asks) >= MAX_AT_ONCE:
-                return
-            self._asks[packet_id] = Counter([lane_number])
-        threading.Thread(target=self._run, args=(packet_id,), name="rebalance", daemon=True).start()
-
-    def _run(self, packet_id: uuid.UUID) -> None:
-        time.sleep(GATHER_S)
-        with self._lock:
-            asks = self._asks.pop(packet_id)
-        try:
-            client = stock_client()
-            note(client, packet_id, asks)
-            for _ in range(ATTEMPTS):
-                if rebalance(client, packet_id=packet_id) is not Moved.NOT_NOW:
-                    break
-                time.sleep(BETWEEN_S)
-        except (redis.exceptions.RedisError, DatabaseError) as error:
-            # People ask again in a second, and so does the sweep.
-            log.warning("not_rebalanced", packet=packet_id.hex, error=type(error).__name__)
-        finally:
-            connections.close_all()
-
-
-@cache
-def demand() -> Demand:
-    """This process's."""
-    return Demand()
 
 
 # --- one move -------------------------------------------------------------------------------------

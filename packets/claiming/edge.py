@@ -23,7 +23,7 @@ import structlog
 from django.db import close_old_connections
 
 from engine.lib.clock import to_ms
-from packets import rebalancing, stock
+from packets import demand, stock
 from packets.claiming import circuit, flow, winners
 from packets.claiming.cluster_pipe import ClusterPipe
 from packets.claiming.effects import (
@@ -226,7 +226,7 @@ class EdgeDriver:
                 key = "rebuild", effect.slot.lane_id
                 return await self.slow_once(key, SyncDriver().perform, effect)
             case Refill():
-                return rebalancing.demand().ask(effect.slot.packet, effect.slot.lane_number)
+                return demand.of_process().ask(effect.slot.packet, effect.slot.lane_number)
             case AskTargeted() | MayHaveWon() | PushFlags() | CloseEnded():
                 return await self.slow(SyncDriver().perform, effect)
             case _:

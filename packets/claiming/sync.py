@@ -19,7 +19,7 @@ from redis import Redis
 from engine.lib import crypto, lua
 from engine.lib.auth import Caller
 from engine.lib.redis import stock as stock_client
-from packets import closing, rebalancing, recovery, stock
+from packets import closing, demand, recovery, stock
 from packets.claiming import circuit, committer, flow, winners
 from packets.claiming.effects import (
     AskPostgres,
@@ -162,7 +162,7 @@ class SyncDriver:
             case Rebuild():
                 return self._rebuild(effect)
             case Refill():
-                return rebalancing.demand().ask(effect.slot.packet, effect.slot.lane_number)
+                return demand.of_process().ask(effect.slot.packet, effect.slot.lane_number)
             case _:
                 assert_never(effect)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from django.db.models import Sum
 from engine.lib import ids
 from engine.lib.redis import stock as stock_client
 from engine.lib.sql import load
-from packets import proof, rebalancing, recovery, revealed, services, settlement, stock
+from packets import demand, proof, rebalancing, recovery, revealed, services, settlement, stock
 from packets.claiming import sync
 from packets.claiming.effects import Commit, Outcome, Result
 from packets.invariants import Verdict, invariants_check
@@ -243,6 +244,30 @@ def test_a_move_whose_loader_died_is_finished_by_others(
     answers = [again_and_again(packet, name) for name in neighbours(packet, 1, 10)]
     assert Result.BUSY not in {answer.result for answer in answers}
     assert broken() == set()
+
+
+def test_a_crowd_at_an_empty_lane_asks_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two hundred people, one thread, one attempt; and one more for whoever came meanwhile."""
+    seen: list[tuple[str, int]] = []
+
+    def counting(_client: Any, *, packet_id: uuid.UUID) -> Moved:
+        wanted = stock_client().hgetall(rebalancing.wanted_key(packet_id))
+        seen.append((threading.current_thread().name, sum(map(int, wanted.values()))))
+        if len(seen) == 1:
+            people.ask(packet_id, 0)
+        return Moved.NOTHING
+
+    monkeypatch.setattr(rebalancing, "rebalance", counting)
+    people, packet_id = demand.Demand(), uuid.uuid4()
+    world.together([lambda n=n: people.ask(packet_id, n % 3) for n in range(200)])
+    until = time.monotonic() + 10
+    while people._asks and time.monotonic() < until:
+        time.sleep(0.05)
+    assert seen == [("rebalance", 200), ("rebalance", 201)]
+    # A process asks for a few packets at a time; the people of the others come again.
+    for _ in range(demand.MAX_AT_ONCE + 1):
+        people.ask(uuid.uuid4(), 0)
+    assert len(people._asks) == demand.MAX_AT_ONCE
 
 
 # --- the database's own word ----------------------------------------------------------------------
