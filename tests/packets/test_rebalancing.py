@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -257,17 +258,23 @@ def test_a_crowd_at_an_empty_lane_asks_once(monkeypatch: pytest.MonkeyPatch) -> 
             people.ask(packet_id, 0)
         return Moved.NOTHING
 
+    gathered = threading.Event()  # the moment that a thread waits, ends when all have asked
+    waits = SimpleNamespace(sleep=lambda _s: gathered.wait(60))
+    monkeypatch.setattr(demand, "time", waits)
     monkeypatch.setattr(rebalancing, "rebalance", counting)
     people, packet_id = demand.Demand(), uuid.uuid4()
     world.together([lambda n=n: people.ask(packet_id, n % 3) for n in range(200)])
+    gathered.set()
     until = time.monotonic() + 10
     while people._asks and time.monotonic() < until:
         time.sleep(0.05)
     assert seen == [("rebalance", 200), ("rebalance", 201)]
     # A process asks for a few packets at a time; the people of the others come again.
+    gathered.clear()
     for _ in range(demand.MAX_AT_ONCE + 1):
         people.ask(uuid.uuid4(), 0)
     assert len(people._asks) == demand.MAX_AT_ONCE
+    gathered.set()
 
 
 # --- the database's own word ----------------------------------------------------------------------
