@@ -64,6 +64,8 @@ _SHOWN_BY = {
     Result.NOT_STARTED: schemas.PacketState.SCHEDULED,
 }
 
+_STATES = {state.value: state for state in schemas.PacketState}
+
 
 def claim_answer(outcome: Outcome, view: PacketView, participant: bytes) -> schemas.ClaimAnswer:
     won = outcome.claim is not None
@@ -78,7 +80,7 @@ def claim_answer(outcome: Outcome, view: PacketView, participant: bytes) -> sche
                 if outcome.left_count is not None and len(view.lane_ids) == 1
                 else view.left_count
             ),
-            state=_SHOWN_BY.get(outcome.result, schemas.PacketState(view.state)),
+            state=_SHOWN_BY.get(outcome.result, _STATES[view.state]),
         ),
         claim=won_claim(outcome.claim, view, lane_number) if outcome.claim else UNSET,
         replayed=outcome.replayed if won else UNSET,

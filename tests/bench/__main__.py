@@ -2,6 +2,7 @@
 
     make bench                 about ten minutes
     make bench QUICK=1         about two, for a first look
+    make bench HELD=1000000    so many claims held for the last row, instead of ten million
     make bench OUT=file.json   where the JSON goes; else DATA_DIR/bench.json
     make bench-docs            writes docs/performance.md's tables anew from that JSON
 
@@ -19,11 +20,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
 from engine.run.config import data_dir
 from loadtest.bench.table import Result, document, result_of
+from tests.bench import held, settling
 from tests.bench.doors import Doors
 from tests.bench.rig import Rig, rig
 
@@ -31,6 +34,8 @@ DOCS = Path(__file__).resolve().parent.parent.parent / "docs" / "performance.md"
 BEGIN, END = "<!-- bench begin -->", "<!-- bench end -->"
 ROUNDS = 5
 QUICK_S, FULL_S = 1.0, 4.0  # seconds of one load in one round
+QUICK_SETTLED, FULL_SETTLED = 4_000, 20_000  # claims of one round
+FEW_HELD, QUICK_HELD, FULL_HELD = 10_000, 200_000, 10_000_000
 
 
 def main(arguments: list[str]) -> int:
@@ -58,19 +63,27 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def measure(made: Rig, quick: bool, say: object) -> Result:
-    assert callable(say)
+def measure(made: Rig, quick: bool, say: Callable[[str], None]) -> Result:
     result = Result(machine(made))
-    result.facts["rounds"] = f"{ROUNDS}, {QUICK_S if quick else FULL_S:g} s of each load in each"
-    doors = Doors(made, QUICK_S if quick else FULL_S, ROUNDS, say)
+    seconds = QUICK_S if quick else FULL_S
+    many = int(os.environ.get("HELD") or (QUICK_HELD if quick else FULL_HELD))
+    result.facts["rounds"] = f"{ROUNDS}, {seconds:g} s of each load in each"
+    doors = Doors(made, seconds, ROUNDS, say)
+    beside = held.Held(made, ROUNDS, QUICK_S, say)
     made.halt()
     try:
+        beside.fill(FEW_HELD)
+        few = beside.p50()
         say("people, packets, and a first run that isn't counted")
         doors.prepare()
         doors.run()
+        doors.report(result)
+        settled = QUICK_SETTLED if quick else FULL_SETTLED
+        settling.measure(made, ROUNDS, settled, result, say)
+        beside.fill(many)
+        held.report(few, beside.p50(), many, result)
     finally:
         made.resume()
-    doors.report(result)
     result.missing.append(
         ("referral metrics for 10⁷ participants", "not measured: referrals are later work")
     )
