@@ -21,6 +21,7 @@ from django.db.models.functions import Now
 from redis import Redis
 
 from engine.lib import clock, ids
+from engine.lib.redis import look_again
 from engine.lib.redis import stock as stock_client
 from packets import claimants, stock
 from packets.claiming.circuit import is_away
@@ -163,7 +164,7 @@ def rebuild(
         return False
     if seen_epoch is not None and seen_epoch != seen.epoch:
         # The fence may have caught a client of an old master: look again through a new connection.
-        client.connection_pool.disconnect(inuse_connections=False)
+        look_again(client)
     held = stock.read(client, seen.packet_id, seen.number)
     healthy = (
         held is not None

@@ -57,6 +57,14 @@ class Translated:
         assert not transaction, "a transaction would be of one node"
         return Translated(lambda: self.made().pipeline())
 
+    def look_again(self) -> None:
+        """Who is master now, through new connections (those in use are left to their users)."""
+        cluster = self.made()
+        _translating(cluster.nodes_manager.initialize)
+        for node in cluster.get_nodes():
+            if node.redis_connection is not None:
+                node.redis_connection.connection_pool.disconnect(inuse_connections=False)
+
     def close(self) -> None:
         if self._made is not None:
             self._made.close()
@@ -91,6 +99,14 @@ def stock() -> Redis:
         health_check_interval=15,
         max_connections=MAX_CONNECTIONS,
     )
+
+
+def look_again(client: Redis) -> None:
+    """A server that was replaced may still be talked to: let the next commands find the new one."""
+    if settings.REDIS_CLUSTER:
+        client.look_again()  # type: ignore[attr-defined]
+    else:
+        client.connection_pool.disconnect(inuse_connections=False)
 
 
 class Probe:

@@ -17,7 +17,7 @@ from redis.crc import key_slot
 from engine import checks
 from engine.lib import lua, redis
 from engine.run.paths import free_port
-from packets import stock
+from packets import recovery, stock
 from packets.claiming import circuit
 from packets.claiming.cluster_pipe import slot_of
 from packets.claiming.effects import Result
@@ -149,6 +149,8 @@ def test_everything_else_that_the_stock_does(nodes: Cluster) -> None:
     for lane in packet.lanes.all():
         stock.expire(client, packet.id, lane)
         assert client.ttl(stock.meta_key(packet.id, lane.number)) > 0
+    lane = packet.lanes.all()[0]
+    assert not recovery.rebuild(client, lane_id=lane.id, seen_epoch=0)  # looks for the master anew
     redis.Probe().ask()
     assert sum(node.client.dbsize() for node in nodes.masters) >= 6  # each master was asked
     stock.wipe_all(client)
