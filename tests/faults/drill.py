@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -319,6 +320,14 @@ def redis_answers(copy: Copy) -> bool:
             return bool(link.ping())
     except redis.RedisError:
         return False
+
+
+def kill_redis_and_delete_its_data(copy: Copy) -> None:
+    # Deleted first, while the server still has its files open: when it comes back, within a
+    # moment, nothing is there to be loaded.
+    for entry in copy.places.valkey.iterdir():
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    copy.kill("valkey")
 
 
 def postgres_answers(copy: Copy) -> bool:

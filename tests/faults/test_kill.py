@@ -6,7 +6,6 @@ and holds the crowd's log against Postgres at the end.
 
 from __future__ import annotations
 
-import shutil
 import time
 import urllib.error
 import urllib.request
@@ -24,14 +23,6 @@ PEOPLE = 1_500
 WINS_BEFORE_THE_FAULT = 200  # of 1,000: enough has happened, and enough is left to see it go on
 
 
-def kill_redis_and_delete_its_data(laisee: Copy) -> None:
-    # Deleted first, while the server still has its files open: when it comes back, within a
-    # moment, nothing is there to be loaded.
-    for entry in laisee.places.valkey.iterdir():
-        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    laisee.kill("valkey")
-
-
 def web_answers(laisee: Copy) -> bool:
     try:
         with urllib.request.urlopen(f"{laisee.base_url}/readyz", timeout=2) as response:
@@ -42,7 +33,7 @@ def web_answers(laisee: Copy) -> bool:
 
 Faults = dict[str, tuple[Callable[[Copy], object], Callable[[Copy], bool], str]]
 FAULTS: Faults = {
-    "redis": (kill_redis_and_delete_its_data, drill.redis_answers, "valkey"),
+    "redis": (drill.kill_redis_and_delete_its_data, drill.redis_answers, "valkey"),
     "postgres": (lambda copy: copy.kill("postgres"), drill.postgres_answers, "postgres"),
     "web": (lambda copy: copy.kill("web"), web_answers, "web"),
 }

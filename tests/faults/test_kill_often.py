@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import random
 import secrets
-import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -46,10 +45,7 @@ class Fault:
 
 
 def kill_redis(copy: Copy, dice: random.Random) -> str:
-    # Its files first, while it has them open: it must find nothing when it comes back.
-    for entry in copy.places.valkey.iterdir():
-        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    copy.kill("valkey")
+    drill.kill_redis_and_delete_its_data(copy)
     return "valkey"
 
 
