@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loadtest.answers import Answer, Kind, read_claim_answer
-from loadtest.bench.table import Result, Row
+from loadtest.bench.table import Result, Row, Spread
 from loadtest.ledger_check import check, read_export
 from tests.bench.rig import Load, Person, Rig, claims_path
 
@@ -39,6 +39,7 @@ class Doors:
     rounds: int
     say: Say
     loads: dict[str, list[Load]] = field(default_factory=lambda: defaultdict(list))
+    wal_bytes: list[float] = field(default_factory=list)  # of one win, 256 in flight
     checked: Counter[str] = field(default_factory=Counter)
     rules: dict[str, Any] = field(default_factory=dict)  # of every packet: limits, where there are
 
@@ -104,7 +105,10 @@ class Doors:
         people = self.rig.people(int(a_second * seconds))
         # Lanes are filled by chance, so a packet of many holds more than there are people.
         packet = self.rig.packet(len(people) * (2 if lanes > 1 else 1), lanes, **self.rules)
+        before = _wal_bytes()
         load = self.rig.load(door, claims_path(packet), people, in_flight, seconds, repeat=False)
+        if in_flight == MANY:
+            self.wal_bytes.append((_wal_bytes() - before) / load.answers)
         self._check(load, packet, people)
         return load
 
@@ -181,13 +185,22 @@ class Doors:
             Row("p99 of edge wins, 256 in flight", "p99 of the no-op", 12.0, False,
                 p99["edge wins, 256"], p99["edge no-op, 256"], " ms")
         )  # fmt: skip
+        result.facts["bytes of Postgres's log for one win"] = Spread.of(self.wal_bytes).text()
+        result.facts.update({key: f"{number:,}" for key, number in self.checked.items()})
         for name, loads in self.loads.items():
             result.cpu_us[name] = _by_process([load.cpu_us for load in loads])
             result.latency_ms[name] = {
                 "p50": [load.latency_ms(50) for load in loads],
                 "p99": p99[name],
             }
-            result.facts.update({key: f"{number:,}" for key, number in self.checked.items()})
+
+
+def _wal_bytes() -> int:
+    from django.db import connection
+
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint")
+        return int(cursor.fetchone()[0])
 
 
 def _by_process(costs: Sequence[dict[str, float]]) -> dict[str, list[float]]:

@@ -133,7 +133,20 @@ class Held:
         return found
 
 
+def bytes_a_claim() -> float:
+    """Of disk, indexes included."""
+    from django.db import connection
+
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_total_relation_size('packets_claim')::float / greatest(1, count(*))"
+            " FROM packets_claim"
+        )
+        return float(cursor.fetchone()[0])
+
+
 def report(few: list[float], many: list[float], held: int, result: Result) -> None:
+    result.facts["bytes of disk for one claim, indexes included"] = f"{bytes_a_claim():.0f}"
     name = f"p50 of a claim beside {held:,} claims"
     against = "the same beside 10,000"
     result.rows.append(
