@@ -33,12 +33,12 @@ class Heard:
     wins: dict[uuid.UUID, int] = field(default_factory=dict)  # claim → fen
     busy: int = 0
     unavailable: int = 0
-    longest_wait_s: float = 0.0  # from the first answer of somebody to his last
+    longest_wait_s: float = 0.0  # from somebody's first `busy` to the final answer
     first_sold_out: dt.datetime | None = None
 
 
 async def _once(driver: EdgeDriver, packet: Packet, name: str, heard: Heard) -> Outcome | None:
-    """One call; None: to be made again."""
+    """One call; None: a 503."""
     fresh, view = registry.peek(packet.id)
     if not fresh:
         view = await driver.slow_once(packet.id, registry.view, packet.id)
@@ -49,19 +49,22 @@ async def _once(driver: EdgeDriver, packet: Packet, name: str, heard: Heard) -> 
         heard.unavailable += 1
         return None
     heard.busy += outcome.result is Result.BUSY
-    return None if outcome.result is Result.BUSY else outcome
+    return outcome
 
 
 async def _person(
     driver: EdgeDriver, packet: Packet, name: str, heard: Heard, outcome: Outcome | None
 ) -> None:
     """Everything after the first call, until the answer is final."""
-    since = time.monotonic()
-    while outcome is None:
+    busy_since: float | None = None
+    while outcome is None or outcome.result is Result.BUSY:
+        if outcome is not None and busy_since is None:
+            busy_since = time.monotonic()
         await asyncio.sleep(AGAIN_S)
         outcome = await _once(driver, packet, name, heard)
     heard.results[outcome.result] += 1
-    heard.longest_wait_s = max(heard.longest_wait_s, time.monotonic() - since)
+    if busy_since is not None:
+        heard.longest_wait_s = max(heard.longest_wait_s, time.monotonic() - busy_since)
     if outcome.result is Result.SOLD_OUT and heard.first_sold_out is None:
         heard.first_sold_out = clock.now()
     if outcome.claim is not None:
@@ -75,7 +78,7 @@ async def _crowd(packet: Packet, names: Iterator[str], in_flight: int, heard: He
             for name in names:
                 outcome = await _once(edge, packet, name, heard)
                 rest = _person(edge, packet, name, heard, outcome)
-                if outcome is None:
+                if outcome is None or outcome.result is Result.BUSY:
                     group.create_task(rest)  # who waits keeps nobody from arriving
                 else:
                     await rest
@@ -93,9 +96,24 @@ async def driver() -> AsyncIterator[EdgeDriver]:
         await edge.close()
 
 
-def crowd(packet: Packet, people: int, *, in_flight: int = 128) -> Heard:
-    """So many people, so many first calls at a time; each goes on until the answer is final."""
+class Stoppable:
+    """So many people's names, or fewer: nobody comes any more after `stop`."""
+
+    def __init__(self, people: int) -> None:
+        self.left = people
+        self._stopped = False
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    def __iter__(self) -> Iterator[str]:
+        while self.left and not self._stopped:
+            self.left -= 1
+            yield f"person{self.left}"
+
+
+def crowd(packet: Packet, people: Stoppable, *, in_flight: int = 128) -> Heard:
+    """These people, so many first calls at a time; each goes on until the answer is final."""
     heard = Heard()
-    names = (f"person{number}" for number in range(people))
-    uvloop.run(_crowd(packet, names, in_flight, heard))
+    uvloop.run(_crowd(packet, iter(people), in_flight, heard))
     return heard
