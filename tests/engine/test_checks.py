@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -11,6 +12,8 @@ from django.core.checks import run_checks
 from django.db import connection
 
 from engine import checks
+from engine.run import config
+from engine.run.paths import RunProblem
 
 
 def ids(findings: Any) -> list[str]:
@@ -175,3 +178,13 @@ def test_w014_the_application_may_rewrite(settings: Any, owner_dsn: str) -> None
 def test_w013_no_synchronous_standby() -> None:
     assert ids(checks.standby_check(None, databases=["default"])) == ["laisee.W013"]
     assert checks.standby_findings({"synchronous_standby_names": "ANY 1 (*)"}) == []
+
+
+def test_a_copy_beside_a_cluster_names_its_broker(tmp_path: Path) -> None:
+    cluster = {"DATA_DIR": str(tmp_path), "REDIS_CLUSTER": "True", "REDIS_URL": "redis://h:6379/0"}
+    with pytest.raises(RunProblem, match="BROKER_URL"):
+        config.read(cluster)
+    made = config.read({**cluster, "BROKER_URL": "redis://other:6379/0"})
+    made.places.make()
+    told = config.values(made, database_url="d", owner_url="o", redis_url="redis://h:6379/0")
+    assert told["REDIS_CLUSTER"] == "True"
