@@ -7,7 +7,7 @@ import datetime as dt
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -112,7 +112,7 @@ class Stoppable:
             yield f"person{self.left}"
 
 
-def crowd(packet: Packet, people: Stoppable, *, in_flight: int = 128) -> Heard:
+def crowd(packet: Packet, people: Iterable[str], *, in_flight: int = 128) -> Heard:
     """These people, so many first calls at a time; each goes on until the answer is final."""
     heard = Heard()
     uvloop.run(_crowd(packet, iter(people), in_flight, heard))

@@ -67,6 +67,10 @@ def lane_slot(packet: Packet, lane: int = 0) -> int:
     return slot_of(stock.meta_key(packet.id, lane))
 
 
+def names(people: int) -> list[str]:
+    return [f"person{number}" for number in range(people)]
+
+
 def in_the_table(packet: Packet) -> dict[Any, int]:
     return dict(Claim.objects.filter(packet=packet).values_list("id", "amount_fen"))
 
@@ -119,7 +123,7 @@ def test_many_lanes_through_both_doors(nodes: Cluster) -> None:
         web = world.together(
             [lambda n=n, p=packet: world.claim(p, f"person{n}") for n in range(10)], threads=4
         )
-        heard = crowd(packet, 40, in_flight=16)
+        heard = crowd(packet, names(40), in_flight=16)
 
         told = {o.claim.id: o.claim.portion.amount_fen for o in web if not isinstance(o, Exception)}
         assert told.items() <= heard.wins.items()  # who comes to the other door is known there
@@ -135,7 +139,7 @@ def test_a_node_that_knows_no_script_is_taught_it(nodes: Cluster) -> None:
     assert world.claim(packet, "alice").result is Result.WON
     for node in nodes.masters:
         node.client.script_flush()
-    assert crowd(packet, 3).results == {Result.WON: 3}
+    assert crowd(packet, names(3)).results == {Result.WON: 3}
     for node in nodes.masters:
         node.client.script_flush()
     assert world.claim(packet, "bob").result is Result.WON
@@ -173,7 +177,7 @@ def test_a_cluster_that_is_away_lets_claims_go_on(settings: Any) -> None:
     try:
         assert world.claim(packet, "alice").result is Result.WON
         circuit.reset()
-        assert crowd(packet, 3).results == {Result.WON: 3}
+        assert crowd(packet, names(3)).results == {Result.WON: 3}
         assert circuit.of_process().is_open()
     finally:
         redis.stock.cache_clear()
@@ -185,7 +189,7 @@ def test_a_cluster_that_is_away_lets_claims_go_on(settings: Any) -> None:
 
 def moving_slots(nodes: Cluster, people: int, rounds: int) -> None:
     packet = world.open_packet(people * 200, people * 2, lane_count=2)
-    heard = in_background(lambda: crowd(packet, people, in_flight=32))
+    heard = in_background(lambda: crowd(packet, names(people), in_flight=32))
     until(lambda: Claim.objects.filter(packet=packet).count() > people // 20, "a crowd")
     moved = 0
     for lane in (0, 1):
@@ -233,7 +237,7 @@ def lose_the_master(nodes: Cluster, people: int, moments: random.Random) -> floa
     cut_at = moments.randint(people // 20, people // 4)
     lost_at = cut_at + moments.randint(1, people // 4)
 
-    heard = in_background(lambda: crowd(packet, people, in_flight=32))
+    heard = in_background(lambda: crowd(packet, names(people), in_flight=32))
     until(lambda: wins.count() >= cut_at, "a crowd")
     nodes.cut_off(replica)
     until(lambda: wins.count() >= lost_at, "wins that the replica doesn't know")
@@ -247,7 +251,7 @@ def lose_the_master(nodes: Cluster, people: int, moments: random.Random) -> floa
     assert told.results == {Result.WON: people}
     assert told.wins == in_the_table(packet)
     assert sum(told.wins.values()) == people * 100
-    repeats = crowd(packet, people, in_flight=32)
+    repeats = crowd(packet, names(people), in_flight=32)
     assert repeats.results == {Result.WON: people}
     assert repeats.wins == told.wins
     assert redis.stock().exists(stock.meta_key(packet.id, 0))
@@ -303,7 +307,7 @@ def test_a_stale_replica_gives_no_portion_twice(nodes: Cluster) -> None:
     packet = stale_replica(nodes)
     assert world.claim(packet, "bob").result is Result.WON
     assert world.claim(packet, "late4").replayed
-    assert crowd(packet, 5).results == {Result.WON: 5}
+    assert crowd(packet, names(5)).results == {Result.WON: 5}
     assert set(portions(packet).values()) == {1}
     assert packet.lanes.get().epoch == 2
 
