@@ -17,7 +17,7 @@ from engine.lib import clock, lua, sql
 from packets.claiming import flow
 from packets.claiming.effects import Claimed, Outcome, Reserved, Result
 from tests import world as stage
-from tests.guards import guards, without_guard
+from tests.guards import without_guard
 
 COMMIT = sql.load("packets", "commit_claims.sql")
 OF_SQL = ("fence", "gate", "home", "index", "reread", "total", "ticket")
@@ -91,8 +91,3 @@ def without(name: str, owner_dsn: str) -> Iterator[None]:
     else:
         with stage.installed(owner_dsn, without_guard(COMMIT, name), COMMIT):
             yield
-
-
-def unknown() -> set[str]:
-    """Guards of the commit function that no control here switches off."""
-    return guards(COMMIT) - set(OF_SQL)

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(600)]
 
 SEEDS = 40
 NIGHTLY_SEEDS = int(os.environ.get("SEEDS", "10000"))
-# A seed at which each guard's absence shows; should the steps have changed, the next ones are tried.
+# A seed at which each guard's absence shows; where steps have changed, later ones are tried.
 FOUND_AT = {
     "fence": 0,
     "gate": 4,
