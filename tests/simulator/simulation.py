@@ -55,7 +55,7 @@ def run(base: Base, seed: int, calm: frozenset[str] = frozenset()) -> tuple[list
         sim.heal()
         sim.end()
     except Exception as error:
-        return sim.trace, f"{type(error).__name__}: {error}"
+        return sim.trace, f"{type(error).__name__}: {error}".splitlines()[0]
     finally:
         _tidy(world)
     return sim.trace, ""
