@@ -64,7 +64,7 @@ def kill_edge(copy: Copy, dice: random.Random) -> str:
 def edges_answer(copy: Copy) -> bool:
     try:
         there = len(drill.workers(copy, "edge"))
-    except (FileNotFoundError, ProcessLookupError):  # gone while we looked
+    except (KeyError, FileNotFoundError, ProcessLookupError):  # gone, or being written down
         return False
     return there == services.EDGE_WORKERS and services.answers(copy.edge_port, "/healthz")
 
