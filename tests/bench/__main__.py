@@ -26,7 +26,7 @@ from pathlib import Path
 
 from engine.run.config import data_dir
 from loadtest.bench.table import Result, document, result_of
-from tests.bench import held, settling
+from tests.bench import held, redis_rows, settling
 from tests.bench.doors import Doors
 from tests.bench.rig import Rig, rig
 
@@ -35,6 +35,8 @@ BEGIN, END = "<!-- bench begin -->", "<!-- bench end -->"
 ROUNDS = 5
 QUICK_S, FULL_S = 1.0, 4.0  # seconds of one load in one round
 QUICK_SETTLED, FULL_SETTLED = 4_000, 20_000  # claims of one round
+QUICK_CALLS, FULL_CALLS = 20_000, 100_000  # of the claim script in one round
+QUICK_IN_REDIS, FULL_IN_REDIS = 50_000, 1_000_000  # claims whose memory is looked at
 FEW_HELD, QUICK_HELD, FULL_HELD = 10_000, 200_000, 10_000_000
 
 
@@ -80,6 +82,9 @@ def measure(made: Rig, quick: bool, say: Callable[[str], None]) -> Result:
         doors.report(result)
         settled = QUICK_SETTLED if quick else FULL_SETTLED
         settling.measure(made, ROUNDS, settled, result, say)
+        in_redis = QUICK_IN_REDIS if quick else FULL_IN_REDIS
+        calls = QUICK_CALLS if quick else FULL_CALLS
+        redis_rows.measure(ROUNDS, calls, in_redis, result, say)
         beside.fill(many)
         held.report(few, beside.p50(), many, result)
     finally:
