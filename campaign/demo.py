@@ -34,7 +34,8 @@ from campaign.versions import version_hash
 from engine.lib import auth, crypto
 from engine.lib.clock import now
 from engine.models import ApiKey, ClientApp, ClientKey
-from packets.models import Lane, Packet
+from packets.limit_rules import Wanted, limit_rule_set
+from packets.models import Lane, LimitRule, Packet
 
 ACTOR = "system:seed_demo"
 APP_SLUG = "demo"
@@ -60,6 +61,16 @@ STAFF = {
     "support": Group.SUPPORT,
     "sre": Group.SRE,
 }
+
+
+# (who is counted, how, limit, window in seconds, burst)
+LIMITS = (
+    (LimitRule.Subject.PARTICIPANT, LimitRule.Method.WINDOW, 1_000, 86_400, 0),
+    (LimitRule.Subject.DEVICE, LimitRule.Method.WINDOW, 1_000, 86_400, 0),
+    (LimitRule.Subject.IP, LimitRule.Method.PACE, 50_000, 1, 1_000_000),
+    (LimitRule.Subject.SUBNET, LimitRule.Method.WINDOW, 10_000_000, 3_600, 0),
+    (LimitRule.Subject.CAMPAIGN, LimitRule.Method.PACE, 100_000, 1, 1_000_000),
+)
 
 
 @dataclass(frozen=True)
@@ -91,6 +102,7 @@ def demo_seed() -> Demo:
         app = _client_app()
         staff = [_staff(name, group) for name, group in STAFF.items()]
         campaign = _campaign(app)
+        _limits(campaign)
         packet = _packet(campaign, PACKET_NAME, PACKET_FEN, PACKET_PORTIONS, lane_count=1)
         pool = _packet(campaign, POOL_NAME, POOL_FEN, POOL_PORTIONS, lane_count=POOL_LANES)
         return Demo(
@@ -188,6 +200,27 @@ def _campaign(app: ClientApp) -> Campaign:
     if campaign.state == Campaign.State.PAUSED:
         return services.campaign_resume(campaign_id=campaign.pk, actor=ACTOR, reason="seed_demo")
     return campaign_converge(campaign_id=campaign.pk, actor=ACTOR)
+
+
+def _limits(campaign: Campaign) -> None:
+    """Limits of each kind, wide enough for a whole crowd from one address."""
+    if LimitRule.objects.filter(gate=campaign.gate).exists():
+        return
+    for subject, method, limit, window_s, burst in LIMITS:
+        limit_rule_set(
+            wanted=Wanted(
+                subject=subject,
+                method=method,
+                limit=limit,
+                window_s=window_s,
+                burst=burst,
+                gate=campaign.gate,
+                # Drills take Redis away, and the demo's claims are to go on.
+                when_away=LimitRule.WhenAway.ALLOW,
+                note="demo",
+            ),
+            actor=ACTOR,
+        )
 
 
 def _packet(

@@ -62,6 +62,7 @@ class Act(enum.StrEnum):
     APPROVE_TOP_UP = "approve_top_up"
     SWITCH_ALL = "switch_all"
     FORCE_OUTCOMES = "force_outcomes"
+    SET_LIMITS = "set_limits"
 
 
 @dataclass(frozen=True)
@@ -99,12 +100,14 @@ RIGHTS: dict[Act, Right] = {
     ),
     Act.SWITCH_ALL: Right("campaign.switch_all"),
     Act.FORCE_OUTCOMES: Right("engine.change_forcedoutcome"),
+    Act.SET_LIMITS: Right("packets.change_limitrule"),
 }
 
 _SEE_CAMPAIGNS = (
     "campaign.view_campaign campaign.view_campaignpacket campaign.view_campaignapproval "
     "campaign.view_topup campaign.view_targetupload campaign.view_targetuploaderror "
-    "campaign.view_campaigntemplate packets.view_packet packets.view_gate"
+    "campaign.view_campaigntemplate packets.view_packet packets.view_gate "
+    "packets.view_limitrule"
 )
 _SEE_CLAIMS = (
     "packets.view_claim packets.view_claimstate packets.view_participant packets.view_ticket"
@@ -126,7 +129,8 @@ GROUPS: dict[Group, frozenset[str]] = {
             "campaign.request_topup "
             "campaign.add_campaigntemplate campaign.change_campaigntemplate "
             "campaign.delete_campaigntemplate engine.view_clientapp engine.view_forcedoutcome "
-            "engine.add_forcedoutcome engine.change_forcedoutcome engine.delete_forcedoutcome",
+            "engine.add_forcedoutcome engine.change_forcedoutcome engine.delete_forcedoutcome "
+            "packets.add_limitrule packets.change_limitrule",
         ),
         Group.APPROVER: (
             _SEE_CAMPAIGNS,
@@ -151,7 +155,7 @@ GROUPS: dict[Group, frozenset[str]] = {
             "engine.view_clientkey engine.add_clientkey engine.change_clientkey "
             "engine.view_apikey engine.add_apikey engine.change_apikey "
             "engine.view_forcedoutcome engine.add_forcedoutcome engine.change_forcedoutcome "
-            "engine.delete_forcedoutcome",
+            "engine.delete_forcedoutcome packets.add_limitrule packets.change_limitrule",
         ),
     }.items()
 }

@@ -11,6 +11,7 @@
     rains.py      red-packet rain: rounds with a timetable, and a round moved
     lists.py      lists of people: upload, progress, refused rows
     exports.py    claims as CSV, with progress
+    limits.py     how often who may claim
     people.py     Django's users and groups in the theme
 
 A screen reads with selectors, writes through services only, and shows a refusal beside its field.
@@ -20,9 +21,9 @@ from __future__ import annotations
 
 from django.contrib import admin
 
-from campaign.admin import campaigns, people
+from campaign.admin import campaigns, limits, people
 
 admin.site.index_template = "campaign/board.html"
 admin.site.index_title = campaigns.INDEX_TITLE
 
-__all__ = ["campaigns", "people"]
+__all__ = ["campaigns", "limits", "people"]

@@ -206,6 +206,7 @@ def result_labels() -> dict[str, str]:
         "busy": _("busy"),
         "ended": _("ended"),
         "not_started": _("not started"),
+        "over_limit": _("over a limit"),
         "other": _("other answers"),
     }
 

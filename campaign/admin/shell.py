@@ -253,6 +253,9 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
             True,
             [
                 _item(_("Kill switch"), "emergency_home", "campaign_switch", "campaign.switch_all"),
+                _item(
+                    _("Limits"), "speed", "packets_limitrule_changelist", "packets.view_limitrule"
+                ),
                 _item(_("Gates"), "door_front", "packets_gate_changelist", "packets.view_gate"),
                 _item(_("Lanes"), "view_week", "packets_lane_changelist", "packets.view_lane"),
                 _item(

@@ -73,6 +73,25 @@ class Call:
         return (b"EVAL", self.script.text, len(self.keys), *self.keys, *self.args)
 
 
+def run_all(client: Redis, calls: Sequence[Call]) -> list[Any]:
+    """The replies of several calls, in one trip; of a script unknown there, in one more.
+
+    In a cluster one after the other: redis-py lets no script into a cluster's pipeline.
+    """
+    if not isinstance(client, Redis):
+        return [call.run(client) for call in calls]
+    pipeline = client.pipeline(transaction=False)
+    for call in calls:
+        pipeline.evalsha(call.script.sha, len(call.keys), *call.keys, *call.args)
+    replies = pipeline.execute(raise_on_error=False)
+    for number, reply in enumerate(replies):
+        if isinstance(reply, NoScriptError):
+            replies[number] = calls[number].run(client)
+        elif isinstance(reply, Exception):
+            raise reply
+    return replies
+
+
 def parse(name: str, text: str, include: dict[str, str]) -> Script:
     """A Script from a file's text; `include` holds the texts that its header may ask for."""
     header: dict[str, list[str]] = {}

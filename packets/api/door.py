@@ -27,7 +27,7 @@ from django.http.request import split_domain_port, validate_host
 
 from engine.lib import counters, fast_token
 from engine.lib.auth import Caller, key_ring
-from engine.lib.middleware import request_id_from
+from engine.lib.middleware import client_ip_from, request_id_from
 from engine.lib.problem import (
     CONTENT_TYPE,
     DEPENDENCY_ERRORS,
@@ -44,6 +44,7 @@ from packets.claiming import flow
 from packets.claiming.cluster_pipe import stock_pipe
 from packets.claiming.edge import EdgeDriver
 from packets.claiming.effects import ClaimRequest, Outcome, PacketView, Unavailable
+from packets.claiming.limits import OVER_LIMIT, OverLimit
 from packets.claiming.registry import registry
 from packets.claiming.sync import password_key, ticket_keys
 
@@ -140,9 +141,14 @@ class Door:
                 raise Unavailable("too many claims in flight")
             self._claims += 1
             try:
-                outcome = await self._run(view, caller, request)
+                address = self._address(scope) if view.limits else ""
+                outcome = await self._run(view, caller, request, address)
             finally:
                 self._claims -= 1
+        except OverLimit as over:
+            counters.count(f"{view.id.hex}:{OVER_LIMIT}")
+            _problem(protocol, request_id, shapes.over_limit(over))
+            return
         except Unavailable as trouble:
             self._trouble(protocol, request_id, trouble)
             return
@@ -153,6 +159,13 @@ class Door:
             protocol.response_bytes(500, headers, body_of(problem, request_id))
             return
         _answer(protocol, request_id, outcome, view, caller)
+
+    def _address(self, scope: Any) -> str:
+        return client_ip_from(
+            scope.client.rpartition(":")[0],
+            scope.headers.get("x-forwarded-for") or "",
+            settings.TRUSTED_PROXIES,
+        )
 
     def _known_caller(self, authorization: str | None) -> Caller | None:
         """Who a plain token of a key at hand names; nothing is waited for."""
@@ -210,8 +223,10 @@ class Door:
             self._driver = EdgeDriver(stock_pipe())
         return self._driver
 
-    async def _run(self, view: PacketView, caller: Caller, request: ClaimRequest) -> Outcome:
-        steps = flow.claim(view, caller, request, self._password_key, self._ticket_keys)
+    async def _run(
+        self, view: PacketView, caller: Caller, request: ClaimRequest, address: str
+    ) -> Outcome:
+        steps = flow.claim(view, caller, request, self._password_key, self._ticket_keys, address)
         return await self._driver_now().run(steps)
 
     def _trouble(self, protocol: Any, request_id: str, trouble: Unavailable) -> None:
@@ -286,6 +301,12 @@ def _request_of(body: bytes) -> ClaimRequest | None:
     if body.count(b'"') > 2 * 2 * 3 or b"\\" in body:
         return None
     return schemas.claim_request(parsed)
+
+
+def _problem(protocol: Any, request_id: str, problem: ProblemError) -> None:
+    said = [(name.lower(), value) for name, value in problem.headers.items()]
+    headers = [*_PROBLEM_HEADERS, *said, ("x-request-id", request_id)]
+    protocol.response_bytes(problem.status, headers, body_of(problem, request_id))
 
 
 def _answer(

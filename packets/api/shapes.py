@@ -9,14 +9,20 @@ from msgspec import UNSET
 
 from engine.lib import crypto, ids
 from engine.lib.clock import rfc3339
+from engine.lib.problem import Code, ProblemError
 from packets import invariants as rules
 from packets import revealed, selectors
 from packets.api import schemas
 from packets.claiming.effects import Claimed, Outcome, PacketView, Result
+from packets.claiming.limits import OverLimit
 from packets.models import ClaimState, Transfer
 from packets.models import Packet as PacketRow
 
 SEEDS_REMEMBERED = 1_000  # packets whose revealed seed a process keeps
+
+
+def over_limit(over: OverLimit) -> ProblemError:
+    return ProblemError(429, Code.RATE_LIMITED, over.detail, headers=over.headers())
 
 
 def claim_status(state: str | None) -> schemas.ClaimStatus:

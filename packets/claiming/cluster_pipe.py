@@ -15,6 +15,7 @@ import asyncio
 import binascii
 import itertools
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -67,6 +68,14 @@ class ClusterPipe:
         if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT"):
             reply = await self._ask(slot, call.by_text())
         return checked(reply)
+
+    async def calls(self, calls: Sequence[Call]) -> list[Any]:
+        """The replies of several scripts that are on their way together, to whichever node."""
+        return list(await asyncio.gather(*map(self.call, calls)))
+
+    async def ask(self, command: Command) -> Any:
+        """The reply of a command that changes nothing."""
+        return await self.command(command)
 
     async def command(self, command: Command) -> Any:
         """The reply of a command whose first argument is a key; an error is a value."""

@@ -29,14 +29,19 @@ from packets.claiming.cluster_pipe import ClusterPipe
 from packets.claiming.effects import (
     AskPostgres,
     AskTargeted,
+    ChargeAmount,
+    CheckLimits,
     ClaimDirect,
     CloseEnded,
     Commit,
     Committed,
     Effect,
+    GiveBack,
     Mark,
     MayHaveWon,
     Outcome,
+    Peek,
+    Peeked,
     PushFlags,
     Rebuild,
     RedisAway,
@@ -51,10 +56,14 @@ from packets.claiming.effects import (
     Verdict,
 )
 from packets.claiming.journal import Journal
+from packets.claiming.limits import Asked, asked
 from packets.claiming.pipe import Pipe
 from packets.claiming.sync import (
     SyncDriver,
+    count_calls,
     password_call,
+    peeked,
+    record_place,
     reservation_of,
     reserve_call,
     without_redis,
@@ -186,9 +195,11 @@ class EdgeDriver:
 
     async def run(self, steps: flow.Flow) -> Outcome:
         reply: Any = None
+        trouble: Unavailable | None = None
         try:
             while True:
-                effect = steps.send(reply)
+                effect = steps.send(reply) if trouble is None else steps.throw(trouble)
+                trouble = None
                 # What is known at once needs no coroutine; most people of a night are told so.
                 if isinstance(effect, Mark):
                     self._mark(effect)
@@ -198,7 +209,10 @@ class EdgeDriver:
                     if reply is None:
                         reply = await self.perform(effect)
                 else:
-                    reply = await self.perform(effect)
+                    try:
+                        reply = await self.perform(effect)
+                    except Unavailable as error:
+                        trouble = error  # the flow's to judge: it may have to give something back
         except StopIteration as stop:
             outcome: Outcome = stop.value
             return outcome
@@ -219,6 +233,12 @@ class EdgeDriver:
                 return truth
             case TryPassword():
                 return await self._try_password(effect)
+            case Peek():
+                return await self._peek(effect)
+            case CheckLimits():
+                return await self._check_limits(effect)
+            case GiveBack() | ChargeAmount():
+                return await self._count(effect)
             case Rebuild():
                 if effect.seen_epoch is not None:
                     self.pipe.renew()
@@ -253,6 +273,31 @@ class EdgeDriver:
         except RedisAway as trouble:
             self.circuit.trip(trouble)
             return Reservation(Reserved.UNREACHABLE)
+
+    async def _peek(self, effect: Peek) -> Peeked:
+        if self.circuit.is_open():
+            return Peeked(away=True)
+        try:
+            text = await self.pipe.ask((b"HGET", *record_place(effect.slot)))
+        except RedisAway as trouble:
+            self.circuit.trip(trouble)
+            return Peeked(away=True)
+        return peeked(effect.slot, text if isinstance(text, bytes) else b"")
+
+    async def _check_limits(self, effect: CheckLimits) -> tuple[Asked, ...]:
+        try:
+            replies = await self.pipe.calls([charge.ask() for charge in effect.charges])
+        except RedisAway as trouble:
+            self.circuit.trip(trouble)
+            raise
+        return tuple(map(asked, effect.charges, replies))
+
+    async def _count(self, effect: GiveBack | ChargeAmount) -> None:
+        """What becomes of a claim after its answer is known: it must not change that answer."""
+        try:
+            await self.pipe.calls(count_calls(effect))
+        except Unavailable as trouble:
+            log.warning("count_lost", error=trouble.what)
 
     async def _claim_direct(self, effect: ClaimDirect) -> Committed:
         committed: Committed = await self.commits.submit(effect.slot.lane_id, effect)

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from packets.claiming.limits import Asked, Charge, Rule
+
 
 class Result(enum.StrEnum):
     """What a claim answers (the contract's closed set)."""
@@ -86,6 +88,8 @@ class PacketView:
     # from reading this until it opens, by Postgres's clock. A view doesn't outlive that moment.
     opens_in_s: float | None = None
     needs_ticket: bool = False  # a claim's serial is its ticket's; without one, nobody claims
+    gate: int = 0  # the campaign's, whose crowd some limits count
+    limits: tuple[Rule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +137,7 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     reason: Reason | None = None
     left_count: int | None = None  # None: the driver fills in what it knows of the packet
     retry_after_s: int | None = None
+    counts: bool = False  # with the limits: a win of this request, or a portion held for the next
     test: bool = False  # forced for a test user: nothing of it is true, and no money moves
 
 
@@ -153,6 +158,31 @@ class MayHaveWon(msgspec.Struct, frozen=True, gc=False):
     """
 
     slot: Slot
+
+
+class Peek(msgspec.Struct, frozen=True, gc=False):
+    """Look for the record of a claim before its limits are asked. Reply: Peeked."""
+
+    slot: Slot
+
+
+class CheckLimits(msgspec.Struct, frozen=True, gc=False):
+    """Count a claim with every rule that it meets. Reply: an Asked for each, in order."""
+
+    charges: tuple[Charge, ...]
+
+
+class GiveBack(msgspec.Struct, frozen=True, gc=False):
+    """A claim that was counted came to nothing. May be lost. Reply: None."""
+
+    counted: tuple[Asked, ...]
+
+
+class ChargeAmount(msgspec.Struct, frozen=True, gc=False):
+    """Write down what a claim was worth with the rules over amounts. May be lost. Reply: None."""
+
+    charges: tuple[Charge, ...]
+    amount_fen: int
 
 
 class TryPassword(msgspec.Struct, frozen=True, gc=False):
@@ -244,6 +274,10 @@ Effect = (
     AskTargeted
     | MayHaveWon
     | TryPassword
+    | Peek
+    | CheckLimits
+    | GiveBack
+    | ChargeAmount
     | Reserve
     | Commit
     | ClaimDirect
@@ -282,6 +316,14 @@ class Reservation(msgspec.Struct, frozen=True, gc=False):
     portion: Portion | None = None
     left_count: int = 0
     committed_at: dt.datetime | None = None  # with MARKED
+
+
+class Peeked(msgspec.Struct, frozen=True, gc=False):
+    """What Redis has on record of a claim."""
+
+    claimed: Claimed | None = None  # committed, and marked so
+    reserved: bool = False  # a portion that was counted when it was cut
+    away: bool = False  # it can't be asked
 
 
 class Verdict(enum.StrEnum):
@@ -328,6 +370,7 @@ class Unavailable(Exception):
         super().__init__(what)
         self.what = what
         self.retry_after_s = retry_after_s
+        self.reserved = False  # whether the claim holds a portion, which the next try completes
 
 
 class RedisAway(Unavailable):

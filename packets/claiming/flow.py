@@ -16,6 +16,8 @@ from collections.abc import Generator, Mapping
 from types import MappingProxyType
 from typing import Any, assert_never
 
+import msgspec
+
 from engine.lib import ids
 from engine.lib.auth import Caller
 from packets.claiming import eligibility
@@ -23,6 +25,8 @@ from packets.claiming import ticket as tickets
 from packets.claiming.effects import (
     AskPostgres,
     AskTargeted,
+    ChargeAmount,
+    CheckLimits,
     ClaimDirect,
     Claimed,
     ClaimRequest,
@@ -31,14 +35,18 @@ from packets.claiming.effects import (
     Committed,
     Effect,
     Forced,
+    GiveBack,
     Mark,
     MayHaveWon,
     Outcome,
     PacketView,
+    Peek,
+    Peeked,
     Portion,
     PushFlags,
     Reason,
     Rebuild,
+    RedisAway,
     Refill,
     Reservation,
     Reserve,
@@ -47,8 +55,10 @@ from packets.claiming.effects import (
     Slot,
     Truth,
     TryPassword,
+    Unavailable,
     Verdict,
 )
+from packets.claiming.limits import Asked, Charge, Measure, OverLimit, charges_of
 
 # Reserve at most so often within one request: the look-up of a winner may cost one more round, and
 # something found wrong (a fence, a lost lane, a stale flag) is tried again twice at most. Then the
@@ -87,8 +97,12 @@ def claim(
     request: ClaimRequest,
     password_key: bytes,
     ticket_keys: Mapping[str, bytes] = NO_KEYS,
+    address: str = "",
 ) -> Flow:
-    """One participant asks for one portion of one packet."""
+    """One participant asks for one portion of one packet, from an address.
+
+    Raises OverLimit where a limit doesn't allow it.
+    """
     forced = packet.forced.get((caller.client_app_id, caller.subject))
     if forced is not None:
         return _forced(packet, caller, forced)
@@ -109,8 +123,74 @@ def claim(
     if packet.final is not None:
         over = Outcome(packet.final)
         return (yield from _refuse(slot, over)) if (yield MayHaveWon(slot)) else over
+    if packet.limits:
+        charges = charges_of(packet.limits, caller, address, packet.id.hex, packet.gate)
+        return (yield from _within_limits(slot, caller, charges))
+    return (yield from _take(slot, caller))
 
+
+def _within_limits(slot: Slot, caller: Caller, charges: tuple[Charge, ...]) -> Flow:
+    """Who has won hears of it before any limit; a claim is counted once, when it has no portion
+    yet, and given back where it comes to nothing."""
+    seen: Peeked = yield Peek(slot)
+    if seen.claimed is not None:
+        return Outcome(Result.WON, seen.claimed, replayed=True)
+    counted: tuple[Asked, ...] = ()
+    if seen.away:
+        truth: Truth = yield AskPostgres(slot)
+        if truth.claimed is not None:
+            return Outcome(Result.WON, truth.claimed, replayed=True)
+        if any(charge.rule.refuse_when_away for charge in charges):
+            raise Unavailable("limits can't be counted")
+    elif not seen.reserved:
+        asked = yield from _asked(charges)
+        counted = tuple(
+            one for one in asked if one.allowed and one.charge.rule.measure is Measure.CLAIMS
+        )
+        if refusals := tuple(one for one in asked if not one.allowed):
+            return (yield from _over_limit(slot, counted, refusals))
+    try:
+        outcome = yield from _take(slot, caller)
+    except Unavailable as trouble:
+        # Whoever holds a portion, or may have been given one, isn't counted again for it.
+        if counted and not trouble.reserved:
+            yield GiveBack(counted)
+        raise
+    if counted and not outcome.counts:
+        yield GiveBack(counted)
+    won = outcome.claim if outcome.counts and not outcome.replayed else None
+    if won is not None and not seen.away:
+        worth = tuple(c for c in charges if c.rule.measure is Measure.AMOUNT)
+        if worth:
+            yield ChargeAmount(worth, won.portion.amount_fen)
+    return outcome
+
+
+def _asked(charges: tuple[Charge, ...]) -> Generator[Effect, Any, tuple[Asked, ...]]:
+    """What the rules say; nothing where Redis went away and all of them let people through then."""
+    try:
+        asked: tuple[Asked, ...] = yield CheckLimits(charges)
+    except RedisAway:
+        if any(charge.rule.refuse_when_away for charge in charges):
+            raise
+        return ()
+    return asked
+
+
+def _over_limit(slot: Slot, counted: tuple[Asked, ...], refusals: tuple[Asked, ...]) -> Flow:
+    """Refused; but whoever has won, and Redis forgot it, hears of the win."""
+    if counted:
+        yield GiveBack(counted)
+    truth: Truth = yield AskPostgres(slot)
+    if truth.claimed is not None:
+        return Outcome(Result.WON, truth.claimed, replayed=True)
+    raise OverLimit(refusals)
+
+
+def _take(slot: Slot, caller: Caller) -> Flow:
+    """A portion of the slot's lane, reserved and committed."""
     known_absent = False
+    holds = False
     mended = 0
     for _ in range(MAX_ROUNDS):
         reservation: Reservation = yield Reserve(slot, known_absent)
@@ -118,6 +198,7 @@ def claim(
             case Reserved.MARKED:
                 return _marked(slot, reservation)
             case Reserved.NEW | Reserved.REPEAT:
+                holds = True
                 answer = yield from _commit(slot, reservation, caller)
             case Reserved.LOOKUP:
                 truth: Truth = yield AskPostgres(slot)
@@ -139,11 +220,19 @@ def claim(
             case _:
                 assert_never(reservation.code)
         if answer is not None:
-            return answer
+            return _with_portion(answer) if holds else answer
         mended += reservation.code is not Reserved.LOOKUP
         if mended == MAX_MENDS:
             break
-    return _busy()
+    return _with_portion(_busy()) if holds else _busy()
+
+
+def _with_portion(answer: Outcome) -> Outcome:
+    """A refusal to somebody who holds a portion: unless it is for good, the next try completes it,
+    and isn't counted again."""
+    if answer.result in (Result.WON, Result.SOLD_OUT, Result.ENDED):
+        return answer
+    return msgspec.structs.replace(answer, counts=True)
 
 
 def _forced(packet: PacketView, caller: Caller, forced: Forced) -> Outcome:
@@ -230,12 +319,16 @@ def _commit(slot: Slot, reservation: Reservation, caller: Caller) -> Step:
     """None: the reservation is void, reserve again."""
     portion = reservation.portion
     assert portion is not None
-    committed: Committed = yield Commit(slot, portion, caller.client_app_id, caller.subject)
+    try:
+        committed: Committed = yield Commit(slot, portion, caller.client_app_id, caller.subject)
+    except Unavailable as trouble:
+        trouble.reserved = True
+        raise
     match committed.verdict:
         case Verdict.WON | Verdict.EXISTS:
             assert committed.claimed is not None
             yield Mark(slot, committed.claimed)
-            return _won(committed, reservation.left_count)
+            return _won(committed, reservation.left_count, portion)
         case Verdict.FENCED:
             # Another epoch is current: the driver looks which side is behind. Or it is this one and
             # still being loaded: there is nothing wrong with it. Then reserve anew.
@@ -255,10 +348,14 @@ def _direct(slot: Slot, caller: Caller, code: Reserved) -> Step:
     None: the lane is Redis's again (or another process was faster), reserve again.
     """
     blind = code is Reserved.UNREACHABLE
-    committed: Committed = yield ClaimDirect(slot, caller.client_app_id, caller.subject, blind)
+    try:
+        committed: Committed = yield ClaimDirect(slot, caller.client_app_id, caller.subject, blind)
+    except Unavailable as trouble:
+        trouble.reserved = True  # perhaps: what became of it isn't known
+        raise
     match committed.verdict:
         case Verdict.WON | Verdict.EXISTS:
-            return _won(committed, None)
+            return _won(committed, None, None)
         case Verdict.FENCED | Verdict.CONFLICT:
             return None
         case Verdict.EMPTY:
@@ -267,11 +364,16 @@ def _direct(slot: Slot, caller: Caller, code: Reserved) -> Step:
             return (yield from _committed_refusal(slot, committed.verdict))
 
 
-def _won(committed: Committed, left_count: int | None) -> Outcome:
-    """A repeat whose first answer was lost before the commit hears of its win for the first time;
+def _won(committed: Committed, left_count: int | None, portion: Portion | None) -> Outcome:
+    """`portion`: what this request had reserved. Where it is what was committed, the claim is this
+    one, whoever of its twins came first.
+
+    A repeat whose first answer was lost before the commit hears of its win for the first time;
     `replayed` says that the claim was there already."""
     replayed = committed.verdict is Verdict.EXISTS
-    return Outcome(Result.WON, committed.claimed, replayed=replayed, left_count=left_count)
+    claimed = committed.claimed
+    mine = not replayed or (claimed is not None and claimed.portion == portion)
+    return Outcome(Result.WON, claimed, replayed=replayed, left_count=left_count, counts=mine)
 
 
 def _committed_refusal(slot: Slot, verdict: Verdict) -> Generator[Effect, Any, Outcome]:

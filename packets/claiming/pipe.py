@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
@@ -139,6 +140,31 @@ class Pipe:
         if str(reply).startswith("NOSCRIPT"):
             reply = await self.command(call.by_text())
         return checked(reply)
+
+    async def calls(self, calls: Sequence[Call]) -> list[Any]:
+        """The replies of several scripts that are on their way together."""
+        wire = self._wire
+        if wire is None or wire.transport is None:
+            wire = await self._connect()
+        sent = [(call, wire.send(call.by_sha())) for call in calls]
+        for _, answer in sent:
+            answer.add_done_callback(_ignore)  # one may fail while another is waited for
+        replies = []
+        for call, answer in sent:
+            try:
+                reply = await answer
+            except RedisLost:
+                reply = await self.call(call)
+            refused = isinstance(reply, hiredis.ReplyError)
+            replies.append(await self.call(call) if refused else reply)
+        return replies
+
+    async def ask(self, command: Command) -> Any:
+        """The reply of a command that changes nothing; asked again where the connection broke."""
+        try:
+            return await self.command(command)
+        except RedisLost:
+            return await self.command(command)
 
     async def command(self, command: Command) -> Any:
         """The reply as hiredis gives it; an error of the server is a value."""

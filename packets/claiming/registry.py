@@ -20,7 +20,8 @@ from django.db.models.functions import Now
 
 from engine.models import ForcedOutcome
 from packets.claiming.effects import Audience, Forced, PacketView, Reason, Result
-from packets.models import Gate, Packet
+from packets.claiming.limits import Rule
+from packets.models import Gate, LimitRule, Packet
 
 # Growing clears an exhausted mark by this much delay at worst; staff's edits arrive as fast.
 LIFETIME_S = 1.0
@@ -128,7 +129,17 @@ def read(packet_id: uuid.UUID) -> PacketView | None:
         opens_at=packet.opens_at,
         opens_in_s=(packet.opens_at - packet.read_at).total_seconds() if waits else None,
         needs_ticket=packet.needs_ticket,
+        gate=packet.gate_id,
+        limits=limits_of(packet),
     )
+
+
+def limits_of(packet: Packet) -> tuple[Rule, ...]:
+    """The rules that stand before the packet: everybody's, its campaign's, and its own."""
+    rows = LimitRule.objects.filter(
+        Q(gate=None, packet=None) | Q(gate_id=packet.gate_id) | Q(packet=packet), is_active=True
+    ).order_by("id")
+    return tuple(row.rule for row in rows)
 
 
 def forced_of(client_apps: list[int]) -> dict[tuple[int, str], Forced]:

@@ -24,16 +24,22 @@ from packets.claiming import circuit, committer, flow, winners
 from packets.claiming.effects import (
     AskPostgres,
     AskTargeted,
+    ChargeAmount,
+    CheckLimits,
     ClaimDirect,
+    Claimed,
     ClaimRequest,
     CloseEnded,
     Commit,
     Committed,
     Effect,
+    GiveBack,
     Mark,
     MayHaveWon,
     Outcome,
     PacketView,
+    Peek,
+    Peeked,
     Portion,
     PushFlags,
     Rebuild,
@@ -48,6 +54,7 @@ from packets.claiming.effects import (
     Verdict,
 )
 from packets.claiming.eligibility import PASSWORD_TRIES
+from packets.claiming.limits import asked
 from packets.claiming.registry import registry
 from packets.models import PacketTarget
 
@@ -100,6 +107,30 @@ def reservation_of(reply: list[Any]) -> Reservation:
     )
 
 
+def peeked(slot: Slot, text: Any) -> Peeked:
+    """What a record says; one that can't be read is no record."""
+    try:
+        portion, committed_ms = stock.record_parts(bytes(text or b""))
+    except ValueError:
+        return Peeked()
+    if not committed_ms:
+        return Peeked(reserved=True)
+    at = dt.datetime.fromtimestamp(committed_ms / 1000, tz=dt.UTC)
+    return Peeked(claimed=Claimed(slot.claim_id, portion, at))
+
+
+def count_calls(effect: GiveBack | ChargeAmount) -> list[lua.Call]:
+    if isinstance(effect, GiveBack):
+        return [one.charge.give_back(one.window) for one in effect.counted]
+    return [charge.add(effect.amount_fen) for charge in effect.charges]
+
+
+def record_place(slot: Slot) -> tuple[str, bytes]:
+    """Where Redis has the record of a claim: key and field."""
+    key = stock.bucket_key(slot.packet, slot.lane_number, slot.bucket)
+    return key, stock.member(slot.participant, slot.serial)
+
+
 def without_redis(known: circuit.Circuit, slot: Slot) -> Reservation | None:
     """What is to be said instead of asking Redis; None: ask it."""
     if known.is_open():
@@ -117,9 +148,14 @@ class SyncDriver:
 
     def run(self, steps: flow.Flow) -> Outcome:
         reply: Any = None
+        trouble: Unavailable | None = None
         try:
             while True:
-                reply = self.perform(steps.send(reply))
+                effect = steps.send(reply) if trouble is None else steps.throw(trouble)
+                try:
+                    reply, trouble = self.perform(effect), None
+                except Unavailable as error:
+                    trouble = error  # the flow's to judge: something may have to be given back
         except StopIteration as stop:
             outcome: Outcome = stop.value
             return outcome
@@ -145,6 +181,13 @@ class SyncDriver:
                 return winners.may_have_won(effect.slot)
             case TryPassword():
                 return self._try_password(effect)
+            case Peek():
+                return self._peek(effect)
+            case CheckLimits():
+                calls = [charge.ask() for charge in effect.charges]
+                return tuple(map(asked, effect.charges, lua.run_all(self.client, calls)))
+            case GiveBack() | ChargeAmount():
+                return self._count(effect)
             case Reserve():
                 return self._reserve(effect)
             case Commit():
@@ -165,6 +208,24 @@ class SyncDriver:
                 return demand.of_process().ask(effect.slot.packet, effect.slot.lane_number)
             case _:
                 assert_never(effect)
+
+    def _peek(self, effect: Peek) -> Peeked:
+        if self.circuit.is_open():
+            return Peeked(away=True)
+        try:
+            return peeked(effect.slot, self.client.hget(*record_place(effect.slot)))
+        except redis.exceptions.RedisError as error:
+            if not circuit.is_away(error):
+                raise
+            self.circuit.trip(error)
+            return Peeked(away=True)
+
+    def _count(self, effect: GiveBack | ChargeAmount) -> None:
+        """What becomes of a claim after its answer is known: it must not change that answer."""
+        try:
+            lua.run_all(self.client, count_calls(effect))
+        except redis.exceptions.RedisError as error:
+            log.warning("count_lost", error=type(error).__name__)
 
     def _reserve(self, effect: Reserve) -> Reservation:
         # While commits run late a portion reserved now would be held by somebody who has left.
@@ -231,11 +292,11 @@ class SyncDriver:
 
 
 def claim(
-    packet_id: uuid.UUID, caller: Caller, request: ClaimRequest
+    packet_id: uuid.UUID, caller: Caller, request: ClaimRequest, address: str = ""
 ) -> tuple[Outcome, PacketView] | None:
     """Claim a packet for the caller. None: there is no such packet.
 
-    Raises Unavailable (503, the same request may be sent again).
+    Raises OverLimit (429), and Unavailable (503, the same request may be sent again).
     """
     try:
         view = registry.view(packet_id)
@@ -243,5 +304,6 @@ def claim(
         raise Unavailable(f"Postgres: {type(error).__name__}") from error
     if view is None:
         return None
-    outcome = SyncDriver().run(flow.claim(view, caller, request, password_key(), ticket_keys()))
+    steps = flow.claim(view, caller, request, password_key(), ticket_keys(), address)
+    outcome = SyncDriver().run(steps)
     return outcome, view

@@ -23,7 +23,7 @@ from campaign.versions import version_hash
 from engine.lib import auth, clock
 from engine.models import AuditEvent, ClientApp, ForcedOutcome
 from engine.services import api_key_create, client_key_create
-from packets.models import Account, Gate, Packet, Transfer
+from packets.models import Account, Gate, LimitRule, Packet, Transfer
 
 ACTOR = "staff:ann"
 PASSWORD = "correct horse battery staple"
@@ -154,6 +154,7 @@ def everything() -> dict[str, Any]:
         "uploads": list(TargetUpload.objects.order_by("id").values()),
         "templates": list(CampaignTemplate.objects.order_by("id").values()),
         "forced": list(ForcedOutcome.objects.order_by("id").values()),
+        "limits": list(LimitRule.objects.order_by("id").values()),
         "gates": list(Gate.objects.order_by("id").values()),
         "transfers": list(Transfer.objects.order_by("id").values()),
         "audit": AuditEvent.objects.count(),

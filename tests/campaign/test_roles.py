@@ -26,7 +26,8 @@ from engine import forced
 from engine.lib import clock
 from engine.models import ForcedOutcome
 from engine.run.paths import CHECKOUT
-from packets.models import Gate, Packet
+from packets.limit_rules import Wanted, limit_rule_set
+from packets.models import Gate, LimitRule, Packet
 from tests.admin import desk
 from tests.campaign import stage
 
@@ -168,6 +169,22 @@ def press_force(client: Client, scene: Scene) -> Any:
     return client.post("/admin/engine/forcedoutcome/add/", words)
 
 
+def press_limit(client: Client, scene: Scene) -> Any:
+    rule = scene.other
+    words = {
+        "subject": "device", "measure": "claims", "method": "window", "most": "7",
+        "window": "1", "unit": "3600", "timezone": "Asia/Shanghai", "when_away": "refuse",
+    }  # fmt: skip
+    return client.post(f"/admin/packets/limitrule/{rule.pk}/change/", words)
+
+
+def scene_limit() -> Scene:
+    scene = scene_draft()
+    wanted = Wanted(subject="device", limit=3, window_s=86_400)
+    scene.other = limit_rule_set(wanted=wanted, actor="x")
+    return scene
+
+
 def scene_rain() -> Scene:
     campaign = stage.draft()
     soon = clock.now().replace(microsecond=0) + dt.timedelta(minutes=5)
@@ -244,6 +261,9 @@ STORIES: dict[Act, Story] = {
     ),
     Act.FORCE_OUTCOMES: Story(
         scene_app, press_force, lambda scene: ForcedOutcome.objects.count() == 1
+    ),
+    Act.SET_LIMITS: Story(
+        scene_limit, press_limit, lambda scene: LimitRule.objects.get().limit == 7
     ),
 }
 

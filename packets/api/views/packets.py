@@ -7,6 +7,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from engine.lib import counters
+from engine.lib.middleware import client_ip
 from engine.lib.openapi import problems
 from engine.lib.pages import PAGE_PARAMETERS
 from engine.lib.problem import Code, ProblemError
@@ -16,6 +17,7 @@ from packets.api import schemas, shapes
 from packets.api.proofs import proof_document
 from packets.api.views.base import ParticipantView, no_packet, packet_id_of
 from packets.claiming.effects import Unavailable
+from packets.claiming.limits import OVER_LIMIT, OverLimit
 from packets.claiming.sync import claim
 
 
@@ -43,17 +45,26 @@ class PacketClaims(ParticipantView):
         description=(
             "Losing is not an error: the answer is 200 with a `result`. The same person may ask "
             "again at any time and hears of the same claim. `busy` carries Retry-After: the packet "
-            "may still have a portion."
+            "may still have a portion. Over a limit the answer is 429 with Retry-After, RateLimit "
+            "and RateLimit-Policy; nothing of such a claim is counted."
         ),
         request=schemas.ClaimBody,
-        responses={200: OpenApiResponse(schemas.ClaimAnswer, description="Won, or why not.")},
+        responses={
+            200: OpenApiResponse(schemas.ClaimAnswer, description="Won, or why not."),
+            **problems(Code.RATE_LIMITED),
+        },
         tags=["packets"],
     )
     def post(self, request: Request, packet_id: str) -> Response:
         body = parse_body(request, schemas.ClaimBody)
         caller = self.caller(request)
         try:
-            answered = claim(packet_id_of(packet_id), caller, schemas.claim_request(body))
+            answered = claim(
+                packet_id_of(packet_id), caller, schemas.claim_request(body), client_ip(request)
+            )
+        except OverLimit as over:
+            counters.count(f"{packet_id}:{OVER_LIMIT}")
+            raise shapes.over_limit(over) from over
         except Unavailable as trouble:
             raise ProblemError(
                 503,
