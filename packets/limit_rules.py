@@ -78,7 +78,7 @@ def limit_rule_set(*, wanted: Wanted, actor: str, rule_id: int | None = None) ->
 
 def limit_rule_check(wanted: Wanted, rule_id: int | None = None) -> None:
     """Raises ServiceError that names the field. `rule_id`: the row that is to be changed."""
-    others = LimitRule.objects.filter(is_active=True).exclude(id=rule_id)
+    others = LimitRule.objects.filter(is_active=True).exclude(id=rule_id or 0)
     if wanted.packet is not None:
         others = others.filter(packet=wanted.packet)
     else:

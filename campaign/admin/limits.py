@@ -72,23 +72,29 @@ class LimitForm(forms.ModelForm):
         if rule.pk is not None:
             wanted |= set(Campaign.objects.filter(gate=rule.gate_id).values_list("pk", flat=True))
             self._fill(rule)
-        self.fields["campaign"].queryset = Campaign.objects.filter(pk__in=wanted).order_by(
-            "-created_at"
-        )  # type: ignore[attr-defined]
+        chosen = self.fields["campaign"]
+        assert isinstance(chosen, forms.ModelChoiceField)
+        chosen.queryset = Campaign.objects.filter(pk__in=wanted).order_by("-created_at")
         for field in self.fields.values():
             dress(field)
 
     def _fill(self, rule: LimitRule) -> None:
         unit = max(size for size, _name in UNITS if rule.window_s % size == 0)
         amount = rule.measure == LimitRule.Measure.AMOUNT
-        self.initial |= {
-            "campaign": Campaign.objects.filter(gate=rule.gate_id).first() if rule.gate_id else "",
-            "packet_id": rule.packet.public_id if rule.packet else "",
-            "most": yuan_text(rule.limit) if amount else str(rule.limit),
-            "at_once": (yuan_text(rule.burst) if amount else str(rule.burst)) if rule.burst else "",
-            "window": rule.window_s // unit,
-            "unit": unit,
-        }
+        self.initial.update(
+            {
+                "campaign": Campaign.objects.filter(gate=rule.gate_id).first()
+                if rule.gate_id
+                else "",
+                "packet_id": rule.packet.public_id if rule.packet else "",
+                "most": yuan_text(rule.limit) if amount else str(rule.limit),
+                "at_once": (yuan_text(rule.burst) if amount else str(rule.burst))
+                if rule.burst
+                else "",
+                "window": rule.window_s // unit,
+                "unit": unit,
+            }
+        )
 
     def clean_packet_id(self) -> Packet | None:
         text = self.cleaned_data["packet_id"].strip()

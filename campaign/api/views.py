@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 
+from django.utils.translation import gettext as _
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -113,7 +114,7 @@ class ServerTickets(APIView):
         if packet_id is None or not campaign.links.filter(packet=packet_id).exists():
             raise ProblemError(404, Code.NOT_FOUND, "The campaign has no such packet.")
         if body.id.startswith(OWN_KEYS):
-            raise ServiceError("id", "reserved", f"Ids that begin with {OWN_KEYS} are ours.")
+            raise ServiceError("id", "reserved", _("This id is reserved."))
         try:
             ticket = ticket_issue(
                 packet_id=packet_id,

@@ -18,6 +18,7 @@ from packets.claiming import flow
 from packets.claiming.cluster_pipe import stock_pipe
 from packets.claiming.edge import EdgeDriver
 from packets.claiming.effects import ClaimRequest, Outcome, Result, Unavailable
+from packets.claiming.limits import OverLimit
 from packets.claiming.registry import registry
 from packets.models import Packet
 from tests import world
@@ -48,6 +49,8 @@ async def _once(driver: EdgeDriver, packet: Packet, name: str, heard: Heard) -> 
     except Unavailable:
         heard.unavailable += 1
         return None
+    except OverLimit:
+        return Outcome(Result.BLOCKED)  # that person goes home
     heard.busy += outcome.result is Result.BUSY
     return outcome
 

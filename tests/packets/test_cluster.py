@@ -20,8 +20,9 @@ from engine.run.paths import free_port
 from packets import recovery, stock
 from packets.claiming import circuit
 from packets.claiming.cluster_pipe import slot_of
-from packets.claiming.effects import Result
-from packets.models import Claim, Packet
+from packets.claiming.effects import Outcome, Result
+from packets.limit_rules import Wanted, limit_rule_set
+from packets.models import Claim, LimitRule, Packet
 from tests import world
 from tests.cluster import Cluster, cluster, until
 from tests.guards import without_guard
@@ -132,6 +133,26 @@ def test_many_lanes_through_both_doors(nodes: Cluster) -> None:
     holders = {nodes.owner(slot).name for slot in slots}
     kept = {node.name for node in nodes.masters if node.client.dbsize()}
     assert holders <= kept
+
+
+def test_limits_are_exact_over_many_slots(nodes: Cluster) -> None:
+    """Five subjects of a claim, each in a slot of its own; at the web door and at the edge."""
+    for subject, most in (("subnet", 30), ("ip", 40), ("campaign", 50), ("packet", 60)):
+        limit_rule_set(wanted=Wanted(subject=subject, limit=most, window_s=86_400), actor="x")
+    packet = world.open_packet(40_000, 200, lane_count=4)
+    web = world.together([lambda n=n: world.claim(packet, f"w{n}") for n in range(20)], threads=4)
+    assert all(isinstance(outcome, Outcome) for outcome in web)
+
+    heard = crowd(packet, 40, in_flight=16)
+
+    assert heard.results == {Result.WON: 10, Result.BLOCKED: 30}
+    assert Claim.objects.count() == 30
+    # What the other subjects had counted of those who were refused is given back.
+    LimitRule.objects.filter(subject="subnet").update(is_active=False)
+    world.forget_views()
+    heard = crowd(packet, 40, in_flight=16)  # ten of them have won
+    assert heard.results == {Result.WON: 20, Result.BLOCKED: 20}
+    assert Claim.objects.count() == 40
 
 
 def test_a_node_that_knows_no_script_is_taught_it(nodes: Cluster) -> None:
