@@ -143,14 +143,14 @@ def test_limits_are_exact_over_many_slots(nodes: Cluster) -> None:
     web = world.together([lambda n=n: world.claim(packet, f"w{n}") for n in range(20)], threads=4)
     assert all(isinstance(outcome, Outcome) for outcome in web)
 
-    heard = crowd(packet, 40, in_flight=16)
+    heard = crowd(packet, names(40), in_flight=16)
 
     assert heard.results == {Result.WON: 10, Result.BLOCKED: 30}
     assert Claim.objects.count() == 30
     # What the other subjects had counted of those who were refused is given back.
     LimitRule.objects.filter(subject="subnet").update(is_active=False)
     world.forget_views()
-    heard = crowd(packet, 40, in_flight=16)  # ten of them have won
+    heard = crowd(packet, names(40), in_flight=16)  # ten of them have won
     assert heard.results == {Result.WON: 20, Result.BLOCKED: 20}
     assert Claim.objects.count() == 40
 
