@@ -41,16 +41,15 @@ class Doors:
     loads: dict[str, list[Load]] = field(default_factory=lambda: defaultdict(list))
     wal_bytes: list[float] = field(default_factory=list)  # of one win, 256 in flight
     checked: Counter[str] = field(default_factory=Counter)
-    rules: dict[str, Any] = field(default_factory=dict)  # of every packet: limits, where there are
 
     def prepare(self) -> None:
         """A packet that is known to be over, and one with winners who will ask again."""
         rig = self.rig
         self.winners = rig.people(REPEATERS)
-        self.won = rig.packet(4 * REPEATERS, **self.rules)
+        self.won = rig.packet(4 * REPEATERS)
         self._all_of("edge", self.won, self.winners)
         self.late = rig.people(REPEATERS)
-        self.over = rig.packet(1, **self.rules)
+        self.over = rig.packet(1)
         self._all_of("edge", self.over, rig.people(1))
         time.sleep(VIEW_LIFETIME_S)
         for door in ("edge", "web"):
@@ -104,7 +103,7 @@ class Doors:
         a_second = NEWCOMERS_A_S if door == "edge" else WEB_NEWCOMERS_A_S
         people = self.rig.people(int(a_second * seconds))
         # Lanes are filled by chance, so a packet of many holds more than there are people.
-        packet = self.rig.packet(len(people) * (2 if lanes > 1 else 1), lanes, **self.rules)
+        packet = self.rig.packet(len(people) * (2 if lanes > 1 else 1), lanes)
         before = _wal_bytes()
         load = self.rig.load(door, claims_path(packet), people, in_flight, seconds, repeat=False)
         if in_flight == MANY:

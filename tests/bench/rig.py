@@ -84,6 +84,7 @@ class Rig:
         for door in ("edge", "web"):
             self._start_nothing(door)
         self._make_app()
+        self._limit()
 
     def close(self) -> None:
         self.resume()
@@ -143,6 +144,17 @@ class Rig:
         assert isinstance(material, bytes)
         self.kid, self.secret = key.kid, material
 
+    def _limit(self) -> None:
+        """The demo's five limits stand before every packet: wide enough for the whole crowd."""
+        from campaign.demo import LIMITS
+        from packets.limit_rules import Wanted, limit_rule_set
+
+        for subject, method, limit, window_s, burst in LIMITS:
+            wanted = Wanted(
+                subject=subject, method=method, limit=limit, window_s=window_s, burst=burst
+            )
+            limit_rule_set(wanted=wanted, actor="bench")
+
     def people(self, count: int, name: str = "") -> list[Person]:
         """Distinct people with tokens, signed here: minting isn't what is measured."""
         name = name or uuid.uuid4().hex[:12]
@@ -151,7 +163,8 @@ class Rig:
         made = []
         for number in range(count):
             user = f"{name}-{number:06d}"
-            signed = header + b"." + _segment({"sub": user, "aud": "laisee", "exp": expires})
+            claims = {"sub": user, "aud": "laisee", "exp": expires, "dev": f"phone-{user}"}
+            signed = header + b"." + _segment(claims)
             sign = base64.urlsafe_b64encode(hmac.digest(self.secret, signed, "sha256"))
             made.append(Person(user, (signed + b"." + sign.rstrip(b"=")).decode()))
         return made
