@@ -56,8 +56,13 @@ def _claims(rig: Rig, count: int) -> int:
 
 
 def _settle(lane_id: int, claims: int) -> float:
+    from django.db import connection
+
     from packets import settlement
 
+    # A session of its own, as a worker that settles has one. (A session that has opened packets
+    # keeps plans for the transfers' foreign keys that were made while there were few accounts.)
+    connection.close()
     started = time.perf_counter()
     done = settlement.settle_lane(lane_id)
     while done.left:
