@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 
-from packets.claiming import edge, flow, sync
+from packets.claiming import edge, flow, sync, trouble
 from packets.claiming.edge import EdgeDriver
 from packets.claiming.effects import ClaimRequest, Commit, Outcome, Result, Unavailable
 from packets.claiming.pipe import Pipe, address_of
@@ -46,7 +46,11 @@ def held(dsn: str, packet: Packet) -> Iterator[None]:
         link.rollback()
 
 
-def test_at_the_web_door_a_lane_in_trouble_reserves_nothing(owner_dsn: str) -> None:
+def test_at_the_web_door_a_lane_in_trouble_reserves_nothing(
+    owner_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trouble, "FIRST_PAUSE_S", 60)
+    monkeypatch.setattr(trouble, "MAX_PAUSE_S", 60)
     packet = world.open_packet(10_000, 100)
     driver = sync.SyncDriver()
     with held(owner_dsn, packet):
@@ -71,6 +75,7 @@ def test_at_the_edge_a_crowd_meets_a_held_lane(
         return commit(journal, lane_id, rows)
 
     monkeypatch.setattr(edge.Journal, "commit", counted)
+    monkeypatch.setattr(trouble, "FIRST_PAUSE_S", 60)  # longer than a busy machine takes
 
     async def night() -> list[Outcome | BaseException]:
         driver = EdgeDriver(Pipe(address_of(redis_url)))
