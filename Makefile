@@ -81,7 +81,7 @@ messages: venv-dev ## bring the Chinese catalogue in line with the code
 nightly: venv-dev ## the slow tests
 	@exec $(PY) -m pytest -q -m nightly
 
-bench: venv-dev ## measure everything as ratios in one run (QUICK=1: two minutes; OUT=…: the JSON)
+bench: venv-dev ## measure everything as ratios in one run (QUICK=1: three minutes; OUT=…: the JSON)
 	@exec $(PY) -m tests.bench
 
 bench-docs: venv-dev ## write the tables of docs/performance.md anew from the last bench (OUT=…)

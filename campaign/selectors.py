@@ -22,7 +22,7 @@ from django.db.models import (
 from django.db.models.functions import Coalesce
 
 from campaign import versions
-from campaign.models import Campaign, CampaignApproval, CampaignPacket, TopUp, slug_is_valid
+from campaign.models import Campaign, CampaignApproval, CampaignPacket, slug_is_valid
 from packets.models import ClaimState, Gate, Lane, Packet
 
 State = Campaign.State
@@ -170,13 +170,3 @@ def campaigns_lagging(limit: int) -> list[uuid.UUID]:
     ) | (stopped & Q(packets__state__in=(Packet.State.OPEN, Packet.State.PAUSED)))
     rows = Campaign.objects.filter(gate_lags | packets_lag).order_by("id").distinct()
     return list(rows.values_list("pk", flat=True)[:limit])
-
-
-REVIEWS_COUNTED = 99  # the badge says no more than this, and counts no further
-
-
-def campaigns_waiting_for_review() -> int:
-    """How many campaigns and top-ups wait for a second person; bounded."""
-    campaigns = Campaign.objects.filter(state=State.REVIEW).values("pk")[:REVIEWS_COUNTED]
-    top_ups = TopUp.objects.filter(state=TopUp.State.PENDING).values("pk")[:REVIEWS_COUNTED]
-    return min(REVIEWS_COUNTED, len(campaigns) + len(top_ups))

@@ -5,7 +5,7 @@ credit account, and an account's balance is its credits minus its debits. Only t
 go below zero. A transfer is never changed; a correction is a new one.
 
     fund a campaign      external → campaign
-    open, grow a packet  campaign → escrow
+    open a packet        funder   → escrow
     settle a claim       escrow   → wallet
     close a packet       escrow   → whoever funded it
     refund a campaign    campaign → external

@@ -7,7 +7,6 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
@@ -165,10 +164,6 @@ class LimitRuleAdmin(PlainModelAdmin):
         ),
         (_("And else"), {"fields": ["when_away", "is_active", "note"]}),
     ]
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[LimitRule]:
-        found: QuerySet[LimitRule] = super().get_queryset(request)
-        return found
 
     def has_delete_permission(self, request: HttpRequest, obj: LimitRule | None = None) -> bool:
         return False  # switched off instead: what stood before a claim stays known

@@ -46,10 +46,6 @@ def name_of(campaign: Campaign) -> str:
     return campaign.name_en if english and campaign.name_en else campaign.name_zh
 
 
-def back_to(campaign: Campaign) -> HttpResponse:
-    return HttpResponseRedirect(address_of(campaign))
-
-
 def address_of(campaign: Campaign) -> str:
     return reverse("admin:campaign_campaign_change", args=[campaign.pk])
 

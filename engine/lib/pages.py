@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
-import msgspec
 from django.core import signing
 from django.db.models import Model, Q, QuerySet
 from drf_spectacular.utils import OpenApiParameter
@@ -117,14 +116,3 @@ def _value(row: Any, key: str) -> Any:
     for part in key.split("__"):
         row = getattr(row, part)
     return row
-
-
-def page_struct(item: type[msgspec.Struct]) -> type[msgspec.Struct]:
-    """The struct of a page of `item`, for the OpenAPI document."""
-    return msgspec.defstruct(
-        f"{item.__name__}Page",
-        [("results", list[item]), ("next", str | None)],  # type: ignore[valid-type]
-        frozen=True,
-        kw_only=True,
-        namespace={"__doc__": "A page; `next` is the next page's URL."},
-    )

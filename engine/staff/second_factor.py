@@ -16,7 +16,6 @@ from django_otp import login as remember_device
 from django_otp.plugins.otp_totp.models import TOTPDevice
 
 DEVICE_NAME = "phone"
-ISSUER = "Laisee"
 
 AnyUser = User | AbstractBaseUser | AnonymousUser
 

@@ -2,8 +2,8 @@
 
 hiredis packs and parses; this module only decides when to write and which reply belongs to whom.
 Replies come in the order of the commands, so a connection needs no more than a queue of futures.
-(A pipeline object of redis-py costs 12–16 µs a command on the loop, valkey-glide 24–36 µs, this
-2–3 µs: `make bench` prints them side by side.)
+(A pipeline of redis-py costs 10–11 µs a command on the loop, valkey-glide 21–29 µs, this 3 µs:
+`tests/bench/clients.py` prints them side by side, docs/adr/0008-the-edge.md keeps the table.)
 
 A connection that breaks breaks everything in it: scripts are sent once more through a new one,
 since every script is idempotent. A server that says nothing isn't asked again; its callers hear

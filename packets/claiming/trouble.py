@@ -1,9 +1,9 @@
 """How long a claim may wait for its commit, and which lanes' commits failed of late.
 
 A lane that is locked keeps a connection for a whole lock timeout, and may not use up those of the
-others. Whoever asks for it next hears
-503 at once, for a while that doubles with every failure; and of the lanes in trouble one at most is
-tried at a time, so that a connection is always left for those that are well.
+others. Whoever asks for it next hears 503 at once, for a while that doubles with every failure; and
+of the lanes in trouble one at most is tried at a time, so that a connection is always left for
+those that are well.
 """
 
 from __future__ import annotations

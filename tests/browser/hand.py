@@ -121,9 +121,6 @@ class Hand:
     def sees(self, text: str) -> None:
         expect(self.page.locator("body")).to_contain_text(text, timeout=PATIENCE_MS)
 
-    def sees_not(self, text: str) -> None:
-        expect(self.page.locator("body")).not_to_contain_text(text)
-
     def log_in(self, username: str, password: str, totp_secret: str = "") -> None:
         """From the log-in page to the first page, with the second factor where there is one."""
         self.open("/admin/login/")

@@ -8,11 +8,10 @@ from itertools import chain
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import msgspec
 import pytest
 from django.test import Client
 
-from engine.lib.pages import _after, _pack, _unpack, page_struct
+from engine.lib.pages import _after, _pack, _unpack
 from engine.models import ClientApp
 from tests.engine.test_problem import problem
 
@@ -118,13 +117,3 @@ def test_values_survive_the_cursor() -> None:
 def test_two_keys_in_two_directions() -> None:
     condition = str(_after(["-name", "id"], ["b", 3]))
     assert condition == "(OR: ('name__lt', 'b'), (AND: ('id__gt', 3), ('name', 'b')))"
-
-
-def test_the_struct_of_a_page() -> None:
-    class Thing(msgspec.Struct):
-        id: int
-
-    page = page_struct(Thing)
-    assert page.__name__ == "ThingPage"
-    decoded: Any = msgspec.convert({"results": [{"id": 1}], "next": None}, page)
-    assert decoded.results == [Thing(id=1)]

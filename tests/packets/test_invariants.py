@@ -36,7 +36,6 @@ from tests.factories import make_claims, make_funding, make_packet
 pytestmark = pytest.mark.django_db(transaction=True)
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-Super = psycopg.Connection[tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
