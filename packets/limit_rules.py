@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db import transaction
+from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
@@ -136,8 +137,11 @@ def sentence(rule: LimitRule, campaign: str = "") -> str:
         if amount
         else _("%(who)s %(where)s may make %(many)s every %(window)s.")
     )
+    the_same = (rule.packet is not None and rule.subject == LimitRule.Subject.PACKET) or (
+        rule.gate is not None and rule.subject == LimitRule.Subject.CAMPAIGN
+    )
     said = text % {
-        "who": rule.get_subject_display(),
+        "who": _("everybody together") if the_same else rule.get_subject_display(),
         "where": where,
         "many": many,
         "window": _window(rule.window_s),
@@ -146,7 +150,7 @@ def sentence(rule: LimitRule, campaign: str = "") -> str:
         said += " " + _("They are spread evenly; %(burst)s may come at once.") % {
             "burst": f"¥{rule.burst / 100:,.2f}" if amount else f"{rule.burst:,}"
         }
-    return said
+    return capfirst(said)
 
 
 def _window(seconds: int) -> str:

@@ -23,6 +23,7 @@ from django.db import models
 from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 from engine.lib import clock
 from engine.lib.money import CURRENCY, MAX_FEN
@@ -303,7 +304,7 @@ class LimitRule(models.Model):
         CAMPAIGN = "campaign", _("everybody of one campaign")
 
     class Measure(models.TextChoices):
-        CLAIMS = "claims", _("claims")
+        CLAIMS = "claims", pgettext_lazy("a number", "claims")
         AMOUNT = "amount", _("money")
 
     class Method(models.TextChoices):
@@ -355,7 +356,7 @@ class LimitRule(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.subject} {self.limit}/{self.window_s} s"
+        return f"#{self.pk}"
 
     @property
     def rule(self) -> limits.Rule:

@@ -8,6 +8,7 @@ from typing import Any
 from django import forms
 from django.contrib import admin
 from django.http import HttpRequest
+from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 
 from campaign.models import Campaign
@@ -28,6 +29,7 @@ class LimitForm(forms.ModelForm):
         Campaign.objects.none(),
         label=_("campaign"),
         required=False,
+        empty_label=_("All campaigns"),
         help_text=_("Leave this and the packet empty for a limit over all campaigns together."),
     )
     packet_id = forms.CharField(
@@ -75,6 +77,7 @@ class LimitForm(forms.ModelForm):
         assert isinstance(chosen, forms.ModelChoiceField)
         chosen.queryset = Campaign.objects.filter(pk__in=wanted).order_by("-created_at")
         for field in self.fields.values():
+            field.label = capfirst(field.label)
             dress(field)
 
     def _fill(self, rule: LimitRule) -> None:
@@ -162,7 +165,7 @@ class LimitRuleAdmin(PlainModelAdmin):
             _("How much"),
             {"fields": ["measure", "method", "most", ("window", "unit"), "at_once", "timezone"]},
         ),
-        (_("And else"), {"fields": ["when_away", "is_active", "note"]}),
+        (_("Further"), {"fields": ["when_away", "is_active", "note"]}),
     ]
 
     def has_delete_permission(self, request: HttpRequest, obj: LimitRule | None = None) -> bool:

@@ -37,7 +37,7 @@ def test_a_limit_is_made_and_changed() -> None:
 
     page = ann.get(LIST).content.decode()
     name = str(campaign)
-    assert f"one device in campaign “{name}” may make 3 claims every day." in page
+    assert f"One device in campaign “{name}” may make 3 claims every day." in page
     rule = LimitRule.objects.get()
     assert rule.gate_id == campaign.gate_id
 

@@ -227,7 +227,7 @@ def test_too_many_in_one_place_are_refused() -> None:
 
 def test_a_rule_reads_as_a_sentence(packet: Packet) -> None:
     assert sentence(LimitRule.objects.get()) == (
-        "one device in all campaigns together may make 2 claims every day."
+        "One device in all campaigns together may make 2 claims every day."
     )
     paced = limit_rule_set(
         wanted=Wanted(
