@@ -247,7 +247,15 @@ class EdgeDriver:
                 return await self.slow_once(key, SyncDriver().perform, effect)
             case Refill():
                 return demand.of_process().ask(effect.slot.packet, effect.slot.lane_number)
-            case AskTargeted() | MayHaveWon() | PushFlags() | CloseEnded():
+            case CloseEnded():
+                # One waits for a lane in somebody's hands, not every thread for the whole crowd.
+                return await self.slow_once(effect, SyncDriver().perform, effect)
+            case MayHaveWon():
+                # The first one has the filter read, for all.
+                read = "winners", effect.slot.packet
+                await self.slow_once(read, SyncDriver().perform, effect)
+                return winners.ask(effect.slot) is not False
+            case AskTargeted() | PushFlags():
                 return await self.slow(SyncDriver().perform, effect)
             case _:
                 assert_never(effect)

@@ -366,11 +366,12 @@ class Truth:
 class Unavailable(Exception):
     """A dependency can't answer now. The client hears 503 and may send the same request again."""
 
-    def __init__(self, what: str, retry_after_s: int = 1) -> None:
+    def __init__(self, what: str, retry_after_s: int = 1, *, reserved: bool = False) -> None:
         super().__init__(what)
         self.what = what
         self.retry_after_s = retry_after_s
-        self.reserved = False  # whether the claim holds a portion, which the next try completes
+        # Whether the claim holds a portion, or may: the next try completes it.
+        self.reserved = reserved
 
 
 class RedisAway(Unavailable):

@@ -158,7 +158,7 @@ def _within_limits(slot: Slot, caller: Caller, charges: tuple[Charge, ...]) -> F
         raise
     if counted and not outcome.counts:
         yield GiveBack(counted)
-    won = outcome.claim if outcome.counts and not outcome.replayed else None
+    won = outcome.claim if not outcome.replayed else None
     if won is not None and not seen.away:
         worth = tuple(c for c in charges if c.rule.measure is Measure.AMOUNT)
         if worth:
@@ -188,9 +188,25 @@ def _over_limit(slot: Slot, counted: tuple[Asked, ...], refusals: tuple[Asked, .
 
 
 def _take(slot: Slot, caller: Caller) -> Flow:
-    """A portion of the slot's lane, reserved and committed."""
+    """A portion of the slot's lane, reserved and committed.
+
+    Whoever cut the portion keeps what was counted for it; a twin who found it reserved doesn't.
+    """
+    cuts: list[bool] = []
+    try:
+        answer = yield from _rounds(slot, caller, cuts)
+    except Unavailable as trouble:
+        # A new one: the drivers give one and the same to everybody in a batch.
+        reserved = trouble.reserved or any(cuts)
+        raise Unavailable(trouble.what, trouble.retry_after_s, reserved=reserved) from trouble
+    if any(cuts):
+        return _with_portion(answer)
+    return msgspec.structs.replace(answer, counts=False) if cuts else answer
+
+
+def _rounds(slot: Slot, caller: Caller, cuts: list[bool]) -> Flow:
+    """`cuts` gets, for each portion that is met, whether it was cut for this request."""
     known_absent = False
-    holds = False
     mended = 0
     for _ in range(MAX_ROUNDS):
         reservation: Reservation = yield Reserve(slot, known_absent)
@@ -198,7 +214,7 @@ def _take(slot: Slot, caller: Caller) -> Flow:
             case Reserved.MARKED:
                 return _marked(slot, reservation)
             case Reserved.NEW | Reserved.REPEAT:
-                holds = True
+                cuts.append(reservation.code is Reserved.NEW)
                 answer = yield from _commit(slot, reservation, caller)
             case Reserved.LOOKUP:
                 truth: Truth = yield AskPostgres(slot)
@@ -220,11 +236,11 @@ def _take(slot: Slot, caller: Caller) -> Flow:
             case _:
                 assert_never(reservation.code)
         if answer is not None:
-            return _with_portion(answer) if holds else answer
+            return answer
         mended += reservation.code is not Reserved.LOOKUP
         if mended == MAX_MENDS:
             break
-    return _with_portion(_busy()) if holds else _busy()
+    return _busy()
 
 
 def _with_portion(answer: Outcome) -> Outcome:
@@ -319,11 +335,7 @@ def _commit(slot: Slot, reservation: Reservation, caller: Caller) -> Step:
     """None: the reservation is void, reserve again."""
     portion = reservation.portion
     assert portion is not None
-    try:
-        committed: Committed = yield Commit(slot, portion, caller.client_app_id, caller.subject)
-    except Unavailable as trouble:
-        trouble.reserved = True
-        raise
+    committed: Committed = yield Commit(slot, portion, caller.client_app_id, caller.subject)
     match committed.verdict:
         case Verdict.WON | Verdict.EXISTS:
             assert committed.claimed is not None
@@ -348,11 +360,7 @@ def _direct(slot: Slot, caller: Caller, code: Reserved) -> Step:
     None: the lane is Redis's again (or another process was faster), reserve again.
     """
     blind = code is Reserved.UNREACHABLE
-    try:
-        committed: Committed = yield ClaimDirect(slot, caller.client_app_id, caller.subject, blind)
-    except Unavailable as trouble:
-        trouble.reserved = True  # perhaps: what became of it isn't known
-        raise
+    committed: Committed = yield ClaimDirect(slot, caller.client_app_id, caller.subject, blind)
     match committed.verdict:
         case Verdict.WON | Verdict.EXISTS:
             return _won(committed, None, None)

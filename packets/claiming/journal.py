@@ -145,7 +145,8 @@ class Journal:
                 # Lost, or refused by a server that is starting: the outcome may be unknown.
                 self.close()
                 if time.monotonic() > until:
-                    return [Unavailable(f"Postgres: {type(error).__name__}")] * len(rows)
+                    lost = Unavailable(f"Postgres: {type(error).__name__}", reserved=True)
+                    return [lost] * len(rows)  # perhaps committed, nobody knows
                 time.sleep(RETRY_PAUSE_S)
             except (psycopg.Error, UnicodeError) as error:
                 if len(rows) == 1:

@@ -215,11 +215,14 @@ class Pipe:
         _, wire = await asyncio.wait_for(
             loop.create_connection(_Wire, self.address.host, self.address.port), CONNECT_TIMEOUT_S
         )
-        for command in self._greeting():
-            reply = await asyncio.wait_for(wire.send(command), CONNECT_TIMEOUT_S)
-            if isinstance(reply, hiredis.ReplyError):
-                wire.abort()
-                raise RedisAway(f"Redis: {reply}")
+        try:
+            for command in self._greeting():
+                reply = await asyncio.wait_for(wire.send(command), CONNECT_TIMEOUT_S)
+                if isinstance(reply, hiredis.ReplyError):
+                    raise RedisAway(f"Redis: {reply}")
+        except BaseException:
+            wire.abort()  # one that accepts and says nothing would keep it open for ever
+            raise
         self._wire = wire
         if self._watch is None:
             self._watch = loop.call_later(TIMEOUT_S / 2, self._look)

@@ -14,24 +14,28 @@ from hypothesis import strategies as st
 from engine.lib import lua
 from engine.lib.errors import ServiceError
 from engine.lib.redis import stock as stock_client
-from packets.claiming import flow, limits, sync
+from packets.claiming import circuit, flow, limits, sync
 from packets.claiming.effects import (
     CheckLimits,
     ClaimRequest,
     Commit,
+    Committed,
     Effect,
     GiveBack,
     Outcome,
     Peek,
+    Rebuild,
     RedisAway,
     Reserve,
     Result,
     Unavailable,
+    Verdict,
 )
 from packets.claiming.limits import Asked, Charge, Measure, Method, OverLimit, Rule, Subject
 from packets.limit_rules import MAX_RULES, Wanted, limit_rule_set, sentence
 from packets.models import LimitRule, Packet
 from tests import world
+from tests.packets.settling import locked
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -132,7 +136,7 @@ def steps(packet: Packet, name: str) -> flow.Flow:
 def run(steps: flow.Flow, **instead: Any) -> tuple[Outcome | Exception, list[Effect]]:
     driver = Watched()
     driver.seen = []
-    by_name = {kind.__name__: kind for kind in (Commit, Reserve, CheckLimits, Peek)}
+    by_name = {kind.__name__: kind for kind in (Commit, Reserve, CheckLimits, Peek, Rebuild)}
     driver.instead = {by_name[name]: act for name, act in instead.items()}
     try:
         return driver.run(steps), driver.seen
@@ -182,6 +186,76 @@ def test_twins_are_counted_once_whoever_comes_first(packet: Packet) -> None:
 
     won, _ = run(steps(packet, "alice"), Commit=twin_first)
     assert isinstance(won, Outcome) and won.replayed and counted(packet) == 1
+
+
+def reach(steps: flow.Flow, kind: type, reply: Any = None) -> Effect:
+    """On to the first effect of this kind, which isn't performed yet."""
+    effect = steps.send(reply)
+    while not isinstance(effect, kind):
+        effect = steps.send(sync.SyncDriver().perform(effect))
+    return effect
+
+
+def finish(steps: flow.Flow, effect: Effect) -> Outcome:
+    try:
+        while True:
+            effect = steps.send(sync.SyncDriver().perform(effect))
+    except StopIteration as stop:
+        outcome: Outcome = stop.value
+        return outcome
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_twins_that_were_both_counted_count_once(packet: Packet, first: int) -> None:
+    """Whichever is committed first; the same of what they are worth."""
+    limit_rule_set(
+        wanted=Wanted(subject="packet", measure="amount", limit=10_000, window_s=86_400), actor="x"
+    )
+    twins = [steps(packet, "alice") for _ in range(2)]
+    reserves = [reach(twin, Reserve) for twin in twins]
+    commits = [
+        reach(twin, Commit, sync.SyncDriver().perform(reserve))
+        for twin, reserve in zip(twins, reserves, strict=True)
+    ]
+    one, other = (finish(twins[at], commits[at]) for at in (first, 1 - first))
+    assert one.claim == other.claim and one.claim is not None
+    by_subject = {row.subject: row.rule for row in LimitRule.objects.all()}
+    device, worth = (
+        limits.charges_of(
+            [by_subject[subject]], world.person("x", device="d"), "", packet.id.hex, 0
+        )
+        for subject in ("device", "packet")
+    )
+    assert int(stock_client().hget(device[0].key, "count") or 0) == 1
+    assert int(stock_client().hget(worth[0].key, "count") or 0) == one.claim.portion.amount_fen
+
+
+def test_a_503_after_a_fence_keeps_the_count(packet: Packet) -> None:
+    """The record in Redis stands, though its portion is void: who comes back isn't counted."""
+
+    def fenced(effect: Commit) -> Committed:
+        return Committed(Verdict.FENCED, None, effect.portion.epoch + 1)
+
+    heard, _ = run(
+        steps(packet, "alice"), Commit=fenced, Rebuild=fails(Unavailable("the lane is locked"))
+    )
+    assert isinstance(heard, Unavailable)
+    won, _ = run(steps(packet, "alice"))
+    assert isinstance(won, Outcome) and won.result is Result.WON and counted(packet) == 1
+
+
+def test_a_locked_lane_costs_nobody_who_claims_without_redis_a_count(
+    packet: Packet, owner_dsn: str
+) -> None:
+    """Another process serves the lane without Redis, and this one follows it."""
+    view = sync.registry.view(packet.id)
+    assert view is not None
+    slot = flow.slot_of(view, world.person("alice").participant)
+    with locked(owner_dsn, f"SELECT 1 FROM packets_lane WHERE id = {slot.lane_id} FOR UPDATE"):
+        circuit.of_process().follow(slot)
+        heard, _ = run(steps(packet, "alice"))
+    circuit.of_process().unfollow(slot)
+    assert isinstance(heard, Unavailable) and counted(packet) == 0
 
 
 def test_redis_that_goes_away_in_between(packet: Packet) -> None:
