@@ -64,6 +64,7 @@ def crowd_with_redis_wiped(
     return crowd, figures
 
 
+@pytest.mark.nightly  # test_kill takes Redis's data away in the middle; this is the control's twin
 def test_with_the_guard_a_redis_that_forgot_harms_nobody(laisee: Copy) -> None:
     crowd, figures = crowd_with_redis_wiped(laisee, "guarded", patience_s=45.0)
     drill.assert_sold_out_exactly(figures, crowd.process.returncode, crowd.text())

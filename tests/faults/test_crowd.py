@@ -58,6 +58,7 @@ def test_a_thousand_of_five_thousand_win_once_and_for_good(laisee: Copy) -> None
     drill.assert_settled_and_green(laisee, packet, drill.PORTIONS, drill.TOTAL_FEN)
 
 
+@pytest.mark.nightly  # every story of the API asks again while paused; this is the crowd's size
 def test_a_win_is_heard_again_while_half_the_packet_is_left_and_paused(laisee: Copy) -> None:
     """Paused and closed half-way: winners hear their win, the rest is returned once."""
     packet = drill.fresh_packet(laisee)

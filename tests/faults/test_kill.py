@@ -39,7 +39,9 @@ FAULTS: Faults = {
 }
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize(
+    "name", ["redis", "postgres", pytest.param("web", marks=pytest.mark.nightly)]
+)
 def test_every_answered_win_survives(laisee: Copy, name: str) -> None:
     fault, answers, process = FAULTS[name]
     packet = drill.fresh_packet(laisee)
