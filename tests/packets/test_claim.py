@@ -44,6 +44,20 @@ def test_it_works() -> None:
     assert (bytes(person.digest), person.subject) == (world.person("alice").participant, "alice")
 
 
+def test_large_amounts_keep_all_their_digits() -> None:
+    """Lua's `..` would write fourteen of them."""
+    total_fen = 2_353_249_011_505_577
+    packet = world.open_packet(total_fen, 2, strategy="fixed")
+
+    first = world.claim(packet, "alice")
+
+    half_fen = total_fen // 2
+    assert first.claim is not None and first.claim.portion.amount_fen == half_fen
+    assert int(world.redis_meta(packet)[b"left_fen"]) == total_fen - half_fen
+    again = world.claim(packet, "alice")
+    assert again.replayed and again.claim == first.claim
+
+
 def test_all_portions_go_and_sum_to_the_total() -> None:
     packet = world.open_packet(10_000, 20)
 

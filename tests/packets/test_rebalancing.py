@@ -203,9 +203,7 @@ def test_a_lane_in_somebodys_hands_is_passed_by(owner_dsn: str) -> None:
     with psycopg.connect(owner_dsn) as link:
         link.execute("SELECT FROM packets_lane WHERE packet_id = %s AND number = 1 FOR UPDATE",
                      (packet.id,))  # fmt: skip
-        since = time.monotonic()
-        assert ask_for(packet, lane0=1) is Moved.DONE
-        assert time.monotonic() - since < 2.0
+        assert ask_for(packet, lane0=1) is Moved.DONE  # a move that waited would never end here
     assert counts(packet) == [30, 20, 10]
 
 
