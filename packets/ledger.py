@@ -74,6 +74,10 @@ class Posted:
     created: bool
 
 
+# A session keeps its plans for foreign keys. One made here while accounts are few would read all of
+# them for each row of a settlement in the same session later (seen: 600 µs a claim instead of 40).
+_BY_KEY = "SELECT set_config('enable_seqscan', 'off', true)"
+
 _INSERT = """
 INSERT INTO packets_transfer
        (reference, kind, debit_account_id, credit_account_id, amount_fen, currency)
@@ -135,6 +139,7 @@ def post(entries: Sequence[Entry]) -> list[Posted]:
     )
     try:
         with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(_BY_KEY)
             cursor.execute(_INSERT, columns)
             created = dict(cursor.fetchall())
             cursor.execute(_READ, [references])

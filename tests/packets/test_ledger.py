@@ -340,3 +340,22 @@ def test_the_lanes_pages_are_left_nearly_empty(owner: Owner) -> None:
     ).fetchone()
     assert row is not None
     assert {"fillfactor=10", "autovacuum_vacuum_scale_factor=0"} <= set(row[0])  # type: ignore[call-overload]
+
+
+def test_a_transfer_keeps_no_index_that_another_answers_for(owner: Owner) -> None:
+    """Each would be written for every settled claim."""
+    names = owner.execute("SELECT indexname FROM pg_indexes WHERE tablename = 'packets_transfer'")
+    assert {row[0] for row in names} == {
+        "packets_transfer_pkey",
+        "packets_transfer_reference_key",
+        "transfer_credit",
+        "transfer_debit",
+    }
+    owner.execute("SET enable_seqscan = off")
+    for condition, index in (
+        ("credit_account_id = 1", "transfer_credit"),
+        ("debit_account_id = 1", "transfer_debit"),
+        ("reference = ANY ('{a,b}')", "packets_transfer_reference_key"),
+    ):
+        plan = owner.execute(f"EXPLAIN SELECT * FROM packets_transfer WHERE {condition}")
+        assert index in "".join(str(row[0]) for row in plan)

@@ -14,8 +14,9 @@ import psycopg
 import pytest
 from django.db import OperationalError, connection, transaction
 
-from packets import selectors, settlement, tasks
-from packets.models import Account, ClaimState, LaneCursor
+from packets import ledger, selectors, settlement, tasks
+from packets.ledger import Entry
+from packets.models import Account, ClaimState, LaneCursor, Transfer
 from packets.settlement import SettlementResult, TapeBroken, retry_parked, settle_due, settle_lane
 from tests.conftest import wait_until
 from tests.factories import make_claims, make_packet, people
@@ -348,3 +349,42 @@ def test_a_batch_looks_up_by_key_before_postgres_has_statistics() -> None:
             assert "Join" not in plan and "Nested Loop" not in plan, plan
             by_owner = [line for line in plan.splitlines() if "Index Cond" in line]
             assert any(".owner)" in line for line in by_owner), plan
+
+
+def read_through(owner_dsn: str) -> tuple[int, int]:
+    """How often ten movements, made while accounts are few, read all of them; and a batch after."""
+    outside = ledger.external_account()
+    budget = ledger.account_get_or_create(kind=Account.Kind.CAMPAIGN, owner="budget")
+    _, lane = one_lane(10)
+    make_claims(lane, 4)
+    connection.close()
+    with psycopg.connect(owner_dsn, autocommit=True) as owner:
+        # FULL: other tests' rows may have left many empty pages.
+        owner.execute("VACUUM (FULL, ANALYZE) packets_account")
+    seen = [scans()]
+    for number in range(10):
+        entry = Entry(f"gift:{number}", Transfer.Kind.FUND, outside.id, budget.id, 100)
+        ledger.post([entry])
+    seen.append(scans())
+    assert settle_lane(lane.id).settled == 4
+    return seen[1] - seen[0], scans() - seen[1]
+
+
+def scans() -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_stat_force_next_flush()")
+        cursor.execute("SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'packets_account'")
+        return int(cursor.fetchone()[0])
+
+
+def test_a_session_that_moved_money_before_settles_by_key(owner_dsn: str) -> None:
+    assert read_through(owner_dsn) == (0, 0)
+
+
+@pytest.mark.control
+def test_control_movements_read_a_small_table_through(
+    owner_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "_BY_KEY", "SELECT 1")
+    by_movements, _ = read_through(owner_dsn)
+    assert by_movements >= 10  # each looks both of its accounts up
