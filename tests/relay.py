@@ -1,7 +1,7 @@
-"""A TCP relay on loopback whose far end tests can swap, as a failover does.
+"""A TCP relay on loopback whose far end tests can swap, as a failover does, or silence.
 
 Connections that are established stay with the server they reached: an old master goes on talking
-to whoever hasn't noticed.
+to whoever hasn't noticed. While it is `silent` every byte is taken and none is passed on.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ class Relay:
 
     def __init__(self, far_url: str) -> None:
         self.far_url = far_url
+        self.silent = False
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._ends: list[socket.socket] = []
         self._accepting = threading.Thread(target=self._accept, daemon=True)
@@ -28,8 +29,11 @@ class Relay:
     def url(self) -> str:
         parts = urlsplit(self.far_url)
         who = parts.netloc.rpartition("@")[0]
-        port = self._listener.getsockname()[1]
-        return parts._replace(netloc=f"{who}@127.0.0.1:{port}".lstrip("@")).geturl()
+        return parts._replace(netloc=f"{who}@127.0.0.1:{self.port}".lstrip("@")).geturl()
+
+    @property
+    def port(self) -> int:
+        return int(self._listener.getsockname()[1])
 
     def __enter__(self) -> Relay:
         self._accepting.start()
@@ -41,8 +45,10 @@ class Relay:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._listener.close()
-        for end in self._ends:
+        self.close()
+
+    def close(self) -> None:
+        for end in (self._listener, *self._ends):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
@@ -55,13 +61,13 @@ class Relay:
                 far = socket.create_connection((parts.hostname or "127.0.0.1", parts.port or 0))
                 self._ends += [near, far]
                 for ends in ((near, far), (far, near)):
-                    threading.Thread(target=_pump, args=ends, daemon=True).start()
+                    threading.Thread(target=self._pump, args=ends, daemon=True).start()
 
-
-def _pump(source: socket.socket, sink: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while chunk := source.recv(CHUNK_BYTES):
-            sink.sendall(chunk)
-    for end in (source, sink):
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
-            end.shutdown(socket.SHUT_RDWR)
+            while chunk := source.recv(CHUNK_BYTES):
+                if not self.silent:
+                    sink.sendall(chunk)
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)

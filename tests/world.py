@@ -16,8 +16,8 @@ from engine.lib import clock, ids
 from engine.lib.auth import Caller
 from engine.lib.redis import stock as stock_client
 from packets import ledger, services, stock
-from packets.claiming import sync
-from packets.claiming.effects import ClaimRequest, Outcome
+from packets.claiming import flow, sync
+from packets.claiming.effects import ClaimRequest, Outcome, Slot
 from packets.claiming.registry import registry
 from packets.models import Account, Gate, Packet, Transfer
 
@@ -71,6 +71,20 @@ def claim(packet: Packet, name: str | Caller, **request: Any) -> Outcome:
     answer = sync.claim(packet.id, who, ClaimRequest(**request))
     assert answer is not None, "no such packet"
     return answer[0]
+
+
+def slot_of(packet: Packet, name: str) -> Slot:
+    view = registry.view(packet.id)
+    assert view is not None
+    return flow.slot_of(view, person(name).participant)
+
+
+def steps(packet: Packet, name: str) -> flow.Flow:
+    """One claim, to be driven by whoever likes."""
+    view = registry.view(packet.id)
+    assert view is not None
+    keys = (sync.password_key(), sync.ticket_keys())
+    return flow.claim(view, person(name), ClaimRequest(), *keys)
 
 
 def wipe_redis() -> None:

@@ -9,12 +9,10 @@ import psycopg
 import pytest
 from django.db import connection
 
-from packets.claiming import edge, flow, sync, winners
+from packets.claiming import edge, sync, winners
 from packets.claiming.edge import EdgeDriver
-from packets.claiming.effects import MayHaveWon, Slot, Unavailable
+from packets.claiming.effects import MayHaveWon, Unavailable
 from packets.claiming.pipe import Pipe, address_of
-from packets.claiming.registry import registry
-from packets.models import Packet
 from tests import world
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -43,17 +41,11 @@ async def connect_all(driver: EdgeDriver) -> None:
     await asyncio.gather(*map(asyncio.wrap_future, connected))
 
 
-def slot_of(packet: Packet, name: str) -> Slot:
-    view = registry.view(packet.id)
-    assert view is not None
-    return flow.slot_of(view, world.person(name).participant)
-
-
 def test_a_connection_that_was_cut_costs_one_503(superuser_dsn: str) -> None:
     """One for each thread, and then never again: none keeps what was cut."""
     packet = world.open_packet(100, 1)
     assert world.claim(packet, "alice").claim is not None
-    asked = [MayHaveWon(slot_of(packet, name)) for name in ("alice", "bob")]
+    asked = [MayHaveWon(world.slot_of(packet, name)) for name in ("alice", "bob")]
 
     async def story() -> list[bool | None]:
         driver = EdgeDriver(Pipe(address_of(sync.settings.REDIS_URL)))

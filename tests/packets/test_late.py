@@ -15,7 +15,7 @@ import pytest
 
 from packets.claiming import committer, edge, flow, sync, trouble
 from packets.claiming.edge import EdgeDriver
-from packets.claiming.effects import ClaimRequest, Commit, Outcome, Result, Unavailable
+from packets.claiming.effects import Commit, Outcome, Result, Unavailable
 from packets.claiming.pipe import Pipe, address_of
 from packets.models import Claim, Packet
 from tests import world
@@ -24,13 +24,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 CROWD = 600
 PATIENCE_S = 60.0
-
-
-def steps(packet: Packet, name: str) -> flow.Flow:
-    view = sync.registry.view(packet.id)
-    assert view is not None
-    keys = (sync.password_key(), sync.ticket_keys())
-    return flow.claim(view, world.person(name), ClaimRequest(), *keys)
 
 
 def reserved(packet: Packet) -> int:
@@ -57,9 +50,9 @@ def test_at_the_web_door_a_lane_in_trouble_reserves_nothing(
     driver = sync.SyncDriver()
     with held(owner_dsn, packet):
         with pytest.raises(Unavailable, match="locked"):
-            driver.run(steps(packet, "alice"))
+            driver.run(world.steps(packet, "alice"))
         with pytest.raises(Unavailable, match="trouble"):
-            driver.run(steps(packet, "bob"))
+            driver.run(world.steps(packet, "bob"))
     assert reserved(packet) == 1  # Alice's, who may ask again
 
 
@@ -82,8 +75,10 @@ def test_at_the_web_door_slow_commits_refuse_who_would_wait_too_long(
     def ask(claim: flow.Flow) -> None:
         told.append(sync.SyncDriver(committer=group).run(claim))
 
-    askers = [threading.Thread(target=ask, args=[steps(packet, name)]) for name in ("alice", "bob")]
-    late = steps(packet, "late")
+    askers = [
+        threading.Thread(target=ask, args=[world.steps(packet, name)]) for name in ("alice", "bob")
+    ]
+    late = world.steps(packet, "late")
     try:
         for asker in askers:  # the first one's commit is under way, the second one waits for it
             asker.start()
@@ -108,8 +103,8 @@ def test_at_the_edge_a_crowd_meets_a_held_lane(
     owner_dsn: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     packet, other = world.open_packet(1_000_000, 2_000), world.open_packet(10_000, 100)
-    crowd = [steps(packet, f"user{number}") for number in range(CROWD)]
-    late, neighbour = steps(packet, "late"), steps(other, "neighbour")
+    crowd = [world.steps(packet, f"user{number}") for number in range(CROWD)]
+    late, neighbour = world.steps(packet, "late"), world.steps(other, "neighbour")
     batches: list[int] = []
     commit = edge.Journal.commit
 
@@ -152,7 +147,7 @@ def test_at_the_edge_slow_commits_refuse_who_would_wait_too_long(
     The story decides when time is up, so that it needs none.
     """
     packet = world.open_packet(1_000_000, 2_000)
-    crowd = [steps(packet, f"user{number}") for number in range(CROWD)]
+    crowd = [world.steps(packet, f"user{number}") for number in range(CROWD)]
     commit = edge.Journal.commit
 
     done = threading.Event()
@@ -182,7 +177,7 @@ def test_at_the_edge_slow_commits_refuse_who_would_wait_too_long(
             done.set()
             await driver.close()
 
-    steps_of_late = steps(packet, "late")
+    steps_of_late = world.steps(packet, "late")
     answers = asyncio.run(asyncio.wait_for(night(), PATIENCE_S))
 
     won = [a for a in answers if isinstance(a, Outcome) and a.result is Result.WON]

@@ -12,9 +12,9 @@ from redis import Redis
 from engine.lib.redis import stock as stock_client
 from engine.run.valkey import ValkeyServer
 from packets import recovery
-from packets.claiming import flow, pipe, sync
+from packets.claiming import pipe, sync
 from packets.claiming.edge import EdgeDriver
-from packets.claiming.effects import ClaimRequest, Outcome, Result
+from packets.claiming.effects import Outcome, Result
 from packets.claiming.pipe import Pipe, address_of
 from packets.models import Lane, LaneEpoch, Packet
 from tests import world
@@ -23,13 +23,6 @@ from tests.relay import Relay
 pytestmark = pytest.mark.django_db(transaction=True)
 
 Claim = Callable[[Packet, str], Outcome]
-
-
-def steps(packet: Packet, name: str) -> flow.Flow:
-    view = sync.registry.view(packet.id)
-    assert view is not None
-    keys = (sync.password_key(), sync.ticket_keys())
-    return flow.claim(view, world.person(name), ClaimRequest(), *keys)
 
 
 @pytest.fixture
@@ -62,10 +55,10 @@ def test_at_the_web_door(relay: Relay, redis_url: str) -> None:
     client = Redis.from_url(relay.url)
     packet = opened_on(client)
     driver = sync.SyncDriver(client)
-    assert driver.run(steps(packet, "alice")).result is Result.WON
+    assert driver.run(world.steps(packet, "alice")).result is Result.WON
     fail_over(packet, relay, redis_url)
 
-    told = [driver.run(steps(packet, name)) for name in ("bob", "carol", "bob")]
+    told = [driver.run(world.steps(packet, name)) for name in ("bob", "carol", "bob")]
 
     assert [outcome.result for outcome in told] == [Result.WON] * 3
     assert Lane.objects.get().epoch == 2  # nobody rebuilt what was well
@@ -74,7 +67,7 @@ def test_at_the_web_door(relay: Relay, redis_url: str) -> None:
 def test_at_the_edge(relay: Relay, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipe, "RENEW_AFTER_S", 0)  # its connection is young
     packet = opened_on(Redis.from_url(relay.url))
-    alice, *others = [steps(packet, f"user{number}") for number in range(11)]
+    alice, *others = [world.steps(packet, f"user{number}") for number in range(11)]
 
     async def crowd() -> list[Outcome]:
         driver = EdgeDriver(Pipe(address_of(relay.url)))

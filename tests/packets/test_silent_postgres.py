@@ -14,7 +14,7 @@ from packets.claiming.effects import Commit, Committed, Portion, Unavailable
 from packets.claiming.registry import registry
 from packets.models import Packet
 from tests import world
-from tests.silence import SilentWay
+from tests.relay import Relay
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -23,18 +23,18 @@ FOR_EVER_S = 1.5  # five times the bound
 
 
 @pytest.fixture
-def way(monkeypatch: pytest.MonkeyPatch) -> Iterator[SilentWay]:
+def way(monkeypatch: pytest.MonkeyPatch) -> Iterator[Relay]:
     """Committing connections go through it; Django's own don't."""
     database = connections["default"].settings_dict
-    made = SilentWay(database["HOST"], int(database["PORT"]))
     real = dict(database)
 
-    def through_it(*_: object) -> object:
-        return {**real, "HOST": "127.0.0.1", "PORT": made.port}
+    with Relay(f"postgres://{database['HOST']}:{database['PORT']}") as made:
 
-    monkeypatch.setattr(journal, "_database", through_it)
-    yield made
-    made.close()
+        def through_it(*_: object) -> object:
+            return {**real, "HOST": "127.0.0.1", "PORT": made.port}
+
+        monkeypatch.setattr(journal, "_database", through_it)
+        yield made
 
 
 def commit_of(packet: Packet, name: str) -> Commit:
@@ -47,7 +47,7 @@ def commit_of(packet: Packet, name: str) -> Commit:
 class Asked:
     """A commit in a thread of its own, after the server has gone silent."""
 
-    def __init__(self, way: SilentWay) -> None:
+    def __init__(self, way: Relay) -> None:
         packet = world.open_packet(10_000, 10, strategy="fixed")
         self.lane_id = packet.lanes.get().id
         self.journal = journal.Journal()
@@ -63,7 +63,7 @@ class Asked:
         self.answers += self.journal.commit(self.lane_id, [self.commit])
 
 
-def test_a_silent_server_is_given_up(way: SilentWay, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_server_is_given_up(way: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "ANSWER_TIMEOUT_S", BOUND_S)
     monkeypatch.setattr(journal, "RETRY_FOR_S", 0.0)
     asked = Asked(way)
@@ -79,9 +79,7 @@ def test_a_silent_server_is_given_up(way: SilentWay, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.control
-def test_control_without_the_bound_it_waits(
-    way: SilentWay, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_control_without_the_bound_it_waits(way: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "ANSWER_TIMEOUT_S", None)
     monkeypatch.setattr(journal, "RETRY_FOR_S", 0.0)
     asked = Asked(way)

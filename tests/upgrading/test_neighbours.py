@@ -18,11 +18,8 @@ from engine.celery import SWEEPS, app
 from engine.lib import ids, lua, sql
 from engine.lib.redis import stock as stock_client
 from packets import claimants, proof, splitting, stock, tasks
-from packets.claiming import flow
 from packets.claiming.effects import Portion, Reserve, Reserved, Slot, Verdict
-from packets.claiming.registry import registry
 from packets.claiming.sync import reserve_call
-from packets.models import Packet
 from tests import world
 from tests.upgrading import previous
 
@@ -33,12 +30,6 @@ WHO = bytes(range(16))
 PORTION = Portion(epoch=3, index=41, amount_fen=9_007_199_254_740_991, tier=2)
 AT_MS = 1_771_272_000_123
 Ask = Callable[[Slot], list[Any]]
-
-
-def slot_of(packet: Packet, name: str) -> Slot:
-    view = registry.view(packet.id)
-    assert view is not None
-    return flow.slot_of(view, world.person(name).participant)
 
 
 def ask_current(slot: Slot) -> list[Any]:
@@ -99,7 +90,7 @@ def test_each_reads_the_other_s_record() -> None:
 @BOTH_WAYS
 def test_a_portion_that_one_has_given_the_other_gives_again(first: str, second: str) -> None:
     packet = world.open_packet(10_000, 10)
-    slot = slot_of(packet, "ann")
+    slot = world.slot_of(packet, "ann")
     given = ASKS[first](slot)
     again = ASKS[second](slot)
     assert (given[0], again[0]) == (Reserved.NEW, Reserved.REPEAT)
@@ -141,7 +132,7 @@ def test_a_lane_is_cut_by_both_in_turns_as_by_one(strategy: str, loader: str) ->
 
     found = []
     for number in range(30):
-        reply = ASKS[("previous", "current")[number % 2]](slot_of(packet, f"p{number}"))
+        reply = ASKS[("previous", "current")[number % 2]](world.slot_of(packet, f"p{number}"))
         assert (reply[0], reply[2]) == (Reserved.NEW, number)
         found.append(splitting.Portion(reply[3], reply[4]))
     rules = stock.rules_of(packet)
@@ -151,16 +142,16 @@ def test_a_lane_is_cut_by_both_in_turns_as_by_one(strategy: str, loader: str) ->
         portion, state = splitting.portion(rules, state, meta[b"key"].decode())
         reference.append(portion)
     assert found == reference
-    assert [ask(slot_of(packet, "late"))[0] for ask in ASKS.values()] == [Reserved.EMPTY] * 2
+    assert [ask(world.slot_of(packet, "late"))[0] for ask in ASKS.values()] == [Reserved.EMPTY] * 2
 
 
 def test_flags_of_one_stop_the_other() -> None:
     packet = world.open_packet(10_000, 10)
     key = [stock.meta_key(packet.id, 0)]
     assert previous.script("flags").call(stock_client(), key, ["", "state", "paused"]) == 1
-    assert [ask(slot_of(packet, "a"))[0] for ask in ASKS.values()] == [Reserved.PAUSED] * 2
+    assert [ask(world.slot_of(packet, "a"))[0] for ask in ASKS.values()] == [Reserved.PAUSED] * 2
     stock.push_flags(stock_client(), packet.id)
-    assert [ask(slot_of(packet, "a"))[0] for ask in ASKS.values()] == [0, 1]
+    assert [ask(world.slot_of(packet, "a"))[0] for ask in ASKS.values()] == [0, 1]
 
 
 def test_a_lower_epoch_replaces_a_higher_one_in_neither_version() -> None:
@@ -180,7 +171,7 @@ def test_a_lower_epoch_replaces_a_higher_one_in_neither_version() -> None:
 
 def test_the_previous_version_commits_and_asks_as_it_always_did(app_dsn: str) -> None:
     packet = world.open_packet(10_000, 10)
-    lane, slot = packet.lanes.get(), slot_of(packet, "ann")
+    lane, slot = packet.lanes.get(), world.slot_of(packet, "ann")
     _, epoch, index, amount_fen, tier, *_ = ask_previous(slot)
     row = (lane.id, [slot.participant], [0], [epoch], [index], [amount_fen], [tier])
     with psycopg.connect(app_dsn, autocommit=True) as link:
