@@ -88,17 +88,17 @@ class Circuit:
     def _probe(self) -> None:
         probe = self.new_probe()
         since = time.monotonic()
-        try:
-            while True:
-                time.sleep(PROBE_EVERY_S)
-                try:
-                    probe.ask()
-                    break
-                except (redis.exceptions.RedisError, OSError):
-                    continue
-        finally:
-            probe.close()
+        while True:
+            time.sleep(PROBE_EVERY_S)
+            try:
+                probe.ask()
+                break
+            except (redis.exceptions.RedisError, OSError):
+                continue
+            except Exception as error:  # noqa: BLE001 (or this process never used Redis again)
+                log.warning("redis_probe_failed", error=type(error).__name__)
         self._away = False
+        probe.close()
         log.warning("redis_back", away_s=round(time.monotonic() - since, 1))
 
     def follow(self, slot: Slot) -> None:

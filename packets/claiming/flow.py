@@ -101,7 +101,8 @@ def claim(
 ) -> Flow:
     """One participant asks for one portion of one packet, from an address.
 
-    Raises OverLimit where a limit doesn't allow it.
+    `password_key` keys what Redis holds of addresses, too. Raises OverLimit where a limit doesn't
+    allow it.
     """
     forced = packet.forced.get((caller.client_app_id, caller.subject))
     if forced is not None:
@@ -124,7 +125,9 @@ def claim(
         over = Outcome(packet.final)
         return (yield from _refuse(slot, over)) if (yield MayHaveWon(slot)) else over
     if packet.limits:
-        charges = charges_of(packet.limits, caller, address, packet.id.hex, packet.gate)
+        charges = charges_of(
+            packet.limits, caller, address, packet.id.hex, packet.gate, password_key
+        )
         return (yield from _within_limits(slot, caller, charges))
     return (yield from _take(slot, caller))
 

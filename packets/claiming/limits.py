@@ -159,46 +159,62 @@ def _name(rule: Rule) -> str:
 
 
 def charges_of(
-    rules: Sequence[Rule], caller: Caller, address: str, packet_hex: str, campaign: int
+    rules: Sequence[Rule],
+    caller: Caller,
+    address: str,
+    packet_hex: str,
+    campaign: int,
+    secret: bytes = b"",
 ) -> tuple[Charge, ...]:
     """The rules that a claim meets. Who names no device, or no group, meets no rule about one.
 
-    `address`: the client's, "" where it can't be told (all of those share one bucket).
+    `address`: the client's, "" where it can't be told (all of those share one bucket). `secret`:
+    what keeps addresses and names unreadable in Redis, the same in all processes.
     """
     charges = []
     for rule in rules:
-        subject = _subject(rule.subject, caller, address, packet_hex, campaign)
+        subject = _subject(rule.subject, caller, address, packet_hex, campaign, secret)
         if subject:
             charges.append(Charge(rule, f"limit:{{{rule.id}:{subject}}}"))
     return tuple(charges)
 
 
-def _subject(subject: Subject, caller: Caller, address: str, packet_hex: str, campaign: int) -> str:
+def _subject(
+    subject: Subject,
+    caller: Caller,
+    address: str,
+    packet_hex: str,
+    campaign: int,
+    secret: bytes,
+) -> str:
     match subject:
         case Subject.PARTICIPANT:
             return caller.participant.hex()
         case Subject.DEVICE:
-            return _of_app(caller, caller.device) if caller.device else ""
+            return _of_app(caller, caller.device, secret) if caller.device else ""
         case Subject.GROUP:
-            return _of_app(caller, caller.group) if caller.group else ""
+            return _of_app(caller, caller.group, secret) if caller.group else ""
         case Subject.IP:
-            return _digest(address)
+            return _digest(address, secret)
         case Subject.SUBNET:
-            return _digest(subnet_of(address))
+            return _digest(subnet_of(address), secret)
         case Subject.PACKET:
             return packet_hex
         case Subject.CAMPAIGN:
             return str(campaign)
 
 
-def _of_app(caller: Caller, text: str) -> str:
+def _of_app(caller: Caller, text: str, secret: bytes) -> str:
     """Two apps may call different things the same."""
-    return _digest(f"{caller.client_app_id}\0{text}")
+    return _digest(f"{caller.client_app_id}\0{text}", secret)
 
 
-def _digest(text: str) -> str:
-    """Redis is copied and looked into: no address and no name stands there as it is."""
-    return blake2b(text.encode(), digest_size=DIGEST_BYTES, person=b"laisee.limit").hexdigest()
+def _digest(text: str, secret: bytes) -> str:
+    """Redis is copied and looked into: no address and no name stands there as it is. Keyed, because
+    all addresses can be tried: there are 2^32 of them."""
+    return blake2b(
+        text.encode(), digest_size=DIGEST_BYTES, key=secret, person=b"laisee.limit"
+    ).hexdigest()
 
 
 def subnet_of(address: str) -> str:

@@ -267,6 +267,28 @@ def test_redis_that_goes_away_in_between(packet: Packet) -> None:
     assert isinstance(won, Outcome) and won.result is Result.WON
 
 
+def test_nobody_who_copies_redis_finds_an_address_by_trying_all() -> None:
+    made = rule(Method.WINDOW, 3)
+    keys = [
+        limits.charges_of([made], world.person("x"), "192.0.2.7", "p", 0, secret)[0].key
+        for secret in (b"", b"one", b"one", b"another")
+    ]
+    assert keys[1] == keys[2] and len(set(keys)) == 3
+
+
+def test_the_doors_key_what_redis_holds_of_an_address() -> None:
+    limit_rule_set(wanted=Wanted(subject="ip", limit=2, window_s=86_400), actor="x")
+    packet = world.open_packet(1_000, 10)
+    answer = sync.claim(packet.id, world.person("alice"), ClaimRequest(), "192.0.2.7")
+    assert answer is not None
+    made = LimitRule.objects.get().rule
+    readable, keyed = (
+        limits.charges_of([made], world.person("x"), "192.0.2.7", packet.id.hex, 0, secret)[0].key
+        for secret in (b"", sync.password_key())
+    )
+    assert not stock_client().exists(readable) and stock_client().exists(keyed)
+
+
 # --- rows -----------------------------------------------------------------------------------------
 
 

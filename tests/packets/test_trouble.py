@@ -14,7 +14,7 @@ import pytest
 from engine.lib import clock
 from engine.lib.redis import stock as stock_client
 from packets import ledger, recovery, services, settlement, stock
-from packets.claiming import journal, registry, sync, trouble
+from packets.claiming import circuit, journal, registry, sync, trouble
 from packets.claiming.effects import Reserve, Result, Unavailable
 from packets.models import (
     Account,
@@ -263,3 +263,23 @@ def test_a_packet_whose_window_is_over_is_not_opened() -> None:
         services.packet_open(packet_id=packet.id, actor="test")
     assert Packet.objects.get().state == "draft"
     assert Account.objects.get(id=packet.funder_id).balance_fen == 10_000
+
+
+def test_a_probe_that_fails_in_an_unknown_way_goes_on() -> None:
+    """A process whose probe is dead would open epochs against all others for ever."""
+    asked: list[int] = []
+
+    class Odd:
+        def ask(self) -> None:
+            asked.append(1)
+            if len(asked) == 1:
+                raise KeyError("a slot without a node")
+
+        def close(self) -> None: ...
+
+    known = circuit.Circuit(new_probe=Odd)  # type: ignore[arg-type]
+    known.trip("gone")
+    until = time.monotonic() + 5
+    while known.is_open() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not known.is_open() and len(asked) == 2
