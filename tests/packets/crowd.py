@@ -20,6 +20,7 @@ from packets.claiming.edge import EdgeDriver
 from packets.claiming.effects import ClaimRequest, Outcome, Result, Unavailable
 from packets.claiming.limits import OverLimit
 from packets.claiming.registry import registry
+from packets.claiming.sync import password_key
 from packets.models import Packet
 from tests import world
 
@@ -45,7 +46,8 @@ async def _once(driver: EdgeDriver, packet: Packet, name: str, heard: Heard) -> 
         view = await driver.slow_once(packet.id, registry.view, packet.id)
     assert view is not None
     try:
-        outcome = await driver.run(flow.claim(view, world.person(name), ClaimRequest(), b"", {}))
+        steps = flow.claim(view, world.person(name), ClaimRequest(), password_key(), {})
+        outcome = await driver.run(steps)
     except Unavailable:
         heard.unavailable += 1
         return None

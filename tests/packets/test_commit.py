@@ -417,7 +417,7 @@ class TestBatches:
 
 
 def read_through(owner_dsn: str) -> int:
-    """How often ten small commits read the whole table of claims, planned while it is small."""
+    """How often ten small commits read the whole table of claims, where that looks cheap."""
     packet = world.open_packet(100 * 60, 60, strategy="fixed")
     first_ones = Journal()
     commit(first_ones, *(row(packet, f"p{index}", index, 100) for index in range(20)))
@@ -426,6 +426,9 @@ def read_through(owner_dsn: str) -> int:
         owner.execute("ANALYZE packets_claim")
     journal = Journal()
     try:
+        # To the planner reading a table through is free here, however many pages it has.
+        for cost in ("seq_page_cost", "cpu_tuple_cost", "cpu_operator_cost"):
+            journal._open().execute(f"SET {cost} = 0")
         before = scans(journal)
         for first in range(20, 60, 4):
             rows = [row(packet, f"p{index}", index, 100) for index in range(first, first + 4)]
@@ -450,7 +453,7 @@ def test_a_commit_never_reads_through_the_claims(owner_dsn: str) -> None:
 
 
 @pytest.mark.control
-def test_control_without_by_key_the_planner_prefers_to_read_a_small_table_through(
+def test_control_without_by_key_the_planner_reads_the_table_through(
     owner_dsn: str, guard_off: Callable[..., None]
 ) -> None:
     guard_off("by_key")

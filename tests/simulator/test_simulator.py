@@ -13,7 +13,7 @@ from tests.simulator.world import Base, base
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(600)]
 
-SEEDS = 100
+SEEDS = 200
 NIGHTLY_SEEDS = int(os.environ.get("SEEDS", "10000"))
 # A seed at which each guard's absence shows; where steps have changed, later ones are tried.
 FOUND_AT = {
@@ -24,6 +24,8 @@ FOUND_AT = {
     "mark": (0, "somebody whose claim is marked was given a reservation"),
     "repeat": (0, "an answered win is committed"),
     "refuse": (2, "a win beats every refusal"),
+    "total": (58, "lane_cap_fen"),
+    "reread": (76, "two sessions were told different things about one claim"),
     "empty": (0, "is said by Postgres's word alone"),
 }
 SEEDS_MORE = 30
