@@ -176,7 +176,7 @@ def _exchange(
     body: bytes,
 ) -> Answer:
     connection = http.client.HTTPConnection("unused")
-    connection.sock = _Line(sock, clock)  # type: ignore[assignment]  # what it uses of a socket
+    connection.sock = _Line(sock, clock)  # what it uses of one
     sent = {"Host": host, "User-Agent": USER_AGENT, "Connection": "close", **headers}
     connection.request(method, path, body=body or None, headers=sent)
     response = connection.getresponse()
