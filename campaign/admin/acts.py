@@ -24,27 +24,18 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from campaign import people, selectors, services
-from campaign.admin.forms import DressedForm
-from campaign.admin.shell import address_of, page, switch_gate, user_of
+from campaign.admin.shell import address_of, switch_gate
 from campaign.models import Campaign
 from engine.lib.adminkit import moment
 from engine.lib.errors import ServiceError
 from engine.lib.money import yuan
-from engine.staff.reauth import password_is_fresh, password_refusal
+from engine.staff.confirm import Consequence, MoneyForm
+from engine.staff.pages import page, user_of
 from packets.models import Gate
 
 Act = people.Act
 State = Campaign.State
 REASON_MAX_CHARS = 200
-
-
-@dataclass(frozen=True)
-class Consequence:
-    """What an act does: one sentence about the money, further facts, and lines of numbers."""
-
-    money: str
-    facts: tuple[str, ...] = ()
-    numbers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -208,32 +199,6 @@ STEPS: dict[Act, Step] = {
 
 
 # --- the page -------------------------------------------------------------------------------------
-
-
-class MoneyForm(DressedForm):
-    """A form that moves money: it asks for the password where it wasn't typed just now."""
-
-    password = forms.CharField(
-        label=gettext_lazy("Your password"),
-        strip=False,
-        widget=forms.PasswordInput(attrs={"autocomplete": "current-password"}),
-        help_text=gettext_lazy("Money moves: make sure that it is you."),
-    )
-
-    def __init__(self, *args: Any, request: HttpRequest, money: bool = True, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.request = request
-        if not money or password_is_fresh(request):
-            del self.fields["password"]
-
-    def clean(self) -> dict[str, Any]:
-        data: dict[str, Any] = super().clean() or self.cleaned_data
-        # Asked last: a mistyped name must not cost a try of the password.
-        if "password" in self.fields and not self.errors:
-            refusal = password_refusal(self.request, data["password"])
-            if refusal:
-                self.add_error("password", refusal)
-        return data
 
 
 class StepForm(MoneyForm):

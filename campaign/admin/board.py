@@ -14,11 +14,12 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from campaign import board, selectors
-from campaign.admin.shell import address_of, user_of
+from campaign.admin.shell import address_of
 from campaign.models import Campaign
 from engine.lib.adminkit import moment
 from engine.lib.clock import now
 from engine.lib.money import yuan
+from engine.staff.pages import user_of
 from packets.models import ClaimState
 
 

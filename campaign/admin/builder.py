@@ -35,12 +35,13 @@ from campaign.admin.forms import (
     packet_initial,
     zone_names,
 )
-from campaign.admin.shell import address_of, name_of, page, user_of
+from campaign.admin.shell import address_of, name_of
 from campaign.blueprints import fold, unfold
 from campaign.models import DEFAULT_TIMEZONE, Campaign, CampaignTemplate
 from engine.lib import clock, crypto
 from engine.lib.errors import ServiceError
 from engine.models import ClientApp
+from engine.staff.pages import page, user_of
 
 Act = people.Act
 State = Campaign.State

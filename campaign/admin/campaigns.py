@@ -17,7 +17,7 @@ from django.utils.translation import gettext_lazy
 
 from campaign import people, selectors
 from campaign.admin import acts, board, builder, exports, lists, previewing, rains, review, running
-from campaign.admin.shell import name_of, notices_seen, page, user_of
+from campaign.admin.shell import name_of, notices_seen
 from campaign.models import (
     Campaign,
     CampaignPacket,
@@ -36,6 +36,7 @@ from engine.lib.adminkit import (
 )
 from engine.lib.money import yuan
 from engine.models import AuditEvent
+from engine.staff.pages import page, user_of
 from packets.tickets import tickets_counted
 
 Act = people.Act

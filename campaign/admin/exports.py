@@ -22,11 +22,12 @@ from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpRe
 from django.shortcuts import get_object_or_404
 from django.utils.translation import gettext as _
 
-from campaign.admin.shell import address_of, page, user_of
+from campaign.admin.shell import address_of
 from campaign.models import Campaign
 from engine.lib.adminkit import zone_label
 from engine.lib.audit import audit_record
 from engine.lib.redis import stock as stock_client
+from engine.staff.pages import page, user_of
 from packets.models import Lane
 
 ROWS_A_RANGE = 2_000

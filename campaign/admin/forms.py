@@ -18,9 +18,9 @@ from django.utils.functional import cached_property
 from django.utils.translation import gettext_lazy as _
 
 from campaign.models import DEFAULT_TIMEZONE, Campaign
-from engine.lib.adminkit import LocalMomentField, YuanField, dress, parse_yuan, yuan_text
-from engine.lib.errors import ServiceError
+from engine.lib.adminkit import LocalMomentField, YuanField, parse_yuan, yuan_text
 from engine.models import ClientApp
+from engine.staff.confirm import DressedForm
 from packets.models import Packet
 from packets.splitting import EVENNESS_CHOICES
 
@@ -35,30 +35,6 @@ EVENNESS_WORDS = {
     32: _("32 – nearly equal"),
 }
 _TIER = re.compile(r"\s*(.+?)\s*[x×*]\s*([\d,]+)\s*\Z")
-
-
-class DressedForm(forms.Form):
-    """A form in the theme's clothes whose fields can carry a service's refusal."""
-
-    # The services' names of arguments, where the form's differ.
-    aliases: dict[str, str] = {}
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        for field in self.fields.values():
-            dress(field)
-
-    def refuse(self, refusal: ServiceError) -> None:
-        """Put a refusal beside the field that it is about."""
-        name = self.aliases.get(refusal.field, refusal.field)
-        if name.startswith("tiers"):
-            name = "tiers"
-        # A hidden field has no place for words: they stand above the form.
-        seen = name in self.fields and not self.fields[name].widget.is_hidden
-        known = name if seen else None
-        # What a user may not see twice: the same words from two checks.
-        if known is None or str(refusal.message) not in map(str, self.errors.get(known, [])):
-            self.add_error(known, forms.ValidationError(refusal.message, refusal.code))
 
 
 @functools.cache

@@ -16,11 +16,12 @@ from django.utils.translation import gettext_lazy
 
 from campaign import people, services
 from campaign.admin.forms import DressedForm
-from campaign.admin.shell import address_of, page, user_of
+from campaign.admin.shell import address_of
 from campaign.models import Campaign, TargetUpload
 from campaign.services.targets import FAULTS
 from engine.lib.errors import ServiceError
 from engine.models import ClientApp
+from engine.staff.pages import page, user_of
 from packets.models import Packet, PacketTarget
 
 Act = people.Act

@@ -14,11 +14,11 @@ from campaign import preview as previews
 from campaign.admin.builder import Draft, forms_of
 from campaign.admin.checking import check, cuttable, sums_of
 from campaign.admin.forms import CampaignForm, PacketForm, zone_names
-from campaign.admin.shell import user_of
 from campaign.models import Campaign
 from engine.lib.adminkit import zone_label
 from engine.lib.errors import ServiceError
 from engine.lib.money import yuan
+from engine.staff.pages import user_of
 
 Act = people.Act
 

@@ -22,12 +22,13 @@ from django.utils.translation import gettext_lazy
 
 from campaign import people, selectors, services
 from campaign.admin.forms import DressedForm, PacketForm, local
-from campaign.admin.shell import address_of, page, user_of
+from campaign.admin.shell import address_of
 from campaign.models import Campaign, CampaignPacket, Rain
 from campaign.services.rains import LEAST_LENGTH_S, MAX_ROUNDS, NAME_MAX_CHARS
 from engine.lib.adminkit import LocalMomentField, moment, zone_label
 from engine.lib.errors import ServiceError
 from engine.lib.money import yuan
+from engine.staff.pages import page, user_of
 
 Act = people.Act
 REASON_MAX_CHARS = 200

@@ -18,12 +18,13 @@ from django.utils.translation import gettext_lazy
 from campaign import people, selectors, services, versions
 from campaign.admin import acts
 from campaign.admin.forms import EVENNESS_WORDS, DressedForm
-from campaign.admin.shell import address_of, name_of, page, user_of
+from campaign.admin.shell import address_of, name_of
 from campaign.models import Campaign, TopUp
 from engine.lib.adminkit import moment
 from engine.lib.errors import ServiceError
 from engine.lib.money import yuan
 from engine.models import ClientApp
+from engine.staff.pages import page, user_of
 from packets.models import Packet
 
 Act = people.Act

@@ -16,14 +16,15 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from campaign import people, selectors, services
-from campaign.admin.acts import Consequence, MoneyForm
 from campaign.admin.forms import DressedForm, PacketForm
 from campaign.admin.review import FIELD_LABELS, value_words
-from campaign.admin.shell import address_of, page, user_of
+from campaign.admin.shell import address_of
 from campaign.models import Campaign, TopUp
 from engine.lib.adminkit import LocalMomentField, YuanField, moment, zone_label
 from engine.lib.errors import ServiceError
 from engine.lib.money import yuan
+from engine.staff.confirm import Consequence, MoneyForm
+from engine.staff.pages import page, user_of
 
 Act = people.Act
 REASON_MAX_CHARS = 300

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from django.contrib import admin
 from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import get_language
@@ -17,27 +15,10 @@ from django.views.decorators.http import require_POST
 
 from campaign import people, services
 from campaign.models import Campaign, Notice
+from engine.staff.pages import user_of
 from packets.models import Gate
 
 Act = people.Act
-
-
-def user_of(request: HttpRequest) -> User:
-    assert isinstance(request.user, User)
-    return request.user
-
-
-def page(
-    request: HttpRequest, template: str, title: Any, status: int = 200, **context: Any
-) -> TemplateResponse:
-    """One of our own pages inside the admin's frame."""
-    request.current_app = admin.site.name
-    return TemplateResponse(
-        request,
-        template,
-        {**admin.site.each_context(request), "title": title, **context},
-        status=status,
-    )
 
 
 def name_of(campaign: Campaign) -> str:

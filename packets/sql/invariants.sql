@@ -215,7 +215,11 @@ SELECT 'kinds_fit',
        ('fund', 'external', 'campaign'), ('refund', 'campaign', 'external'),
        ('open', 'campaign', 'escrow'), ('open', 'wallet', 'escrow'),
        ('settle', 'escrow', 'wallet'),
-       ('close', 'escrow', 'campaign'), ('close', 'escrow', 'wallet'))
+       ('close', 'escrow', 'campaign'), ('close', 'escrow', 'wallet'),
+       ('hold', 'escrow', 'held'), ('hold', 'wallet', 'held'), ('release', 'held', 'wallet'),
+       ('forfeit', 'held', 'campaign'), ('forfeit', 'held', 'wallet'),
+       ('payout', 'wallet', 'clearing'), ('paid', 'clearing', 'external'),
+       ('payback', 'clearing', 'wallet'))
 
 -- query: conservation
 WITH outside AS (
@@ -423,6 +427,8 @@ SELECT 'guards_in_place',
     ('packets_transfer', 'ledger_apply'), ('packets_transfer', 'transfer_insert_only'),
     ('packets_claim', 'claim_insert_only'), ('packets_laneepoch', 'laneepoch_insert_only'),
     ('packets_ticket', 'ticket_insert_only'),
+    ('packets_payout', 'payout_moves'), ('packets_payoutnumber', 'payoutnumber_ends_once'),
+    ('packets_payoutcall', 'payoutcall_ends_once'),
     ('packets_claimstate', 'claimstate_once'), ('packets_account', 'account_starts_empty'),
     ('packets_account', 'account_moves_by_transfer'), ('packets_account', 'account_stays'),
     ('engine_auditevent', 'audit_chain'), ('engine_auditevent', 'audit_append_only')

@@ -33,6 +33,10 @@ TABLE_RIGHTS: dict[str, tuple[str, ...]] = {
     "packets_claimstate": ADD_AND_CHANGE,  # a trigger lets only "parked" go on, to "settled"
     "packets_lanecursor": ADD_AND_CHANGE,
     "packets_lane": ADD,
+    # Triggers let a payout change only along its machine's ways, and the others end once.
+    "packets_payout": ADD_AND_CHANGE,
+    "packets_payoutnumber": ADD_AND_CHANGE,
+    "packets_payoutcall": ADD_AND_CHANGE,
 }
 # Further columns that may be changed: what a lane has given is counted by laisee_commit_claims.
 COLUMN_RIGHTS: dict[str, tuple[str, ...]] = {

@@ -1,0 +1,47 @@
+"""The rows of the data plane, a module for each subject.
+
+    Gate ── stands before packets: unless it is open, nothing behind it is claimed
+    Packet ─< Lane ─< LaneEpoch        an amount cut into portions, in independent slices
+              Lane ─< Claim ── ClaimState   one participant's portion, and what became of it
+              Lane ── LaneCursor       how far settlement has come
+    Packet ─< Ticket                   rights to a claim, where a person may claim more than once
+    Account ─< Transfer                double entry
+    ProviderAccount ─< Payout ─< PayoutNumber ─< PayoutCall   money on its way out
+
+Claim, LaneEpoch, Ticket and Transfer are insert-only (triggers and the application's role refuse
+the rest).
+What the database itself guarantees is written in `packets/sql/`; the rules of a claim's commit are
+in `packets/sql/commit_claims.sql`.
+"""
+
+from __future__ import annotations
+
+from packets.models.claim import Claim, ClaimState
+from packets.models.lane import MAX_PORTIONS_PER_LANE, Lane, LaneCursor, LaneEpoch
+from packets.models.ledger import Account, Transfer
+from packets.models.limit import MAX_LIMIT_WINDOW_S, LimitRule
+from packets.models.packet import MAX_LANES, Gate, Packet, PacketTarget, Participant, Ticket
+from packets.models.payouts import Payout, PayoutCall, PayoutNumber, ProviderAccount
+
+__all__ = [
+    "MAX_LANES",
+    "MAX_LIMIT_WINDOW_S",
+    "MAX_PORTIONS_PER_LANE",
+    "Account",
+    "Claim",
+    "ClaimState",
+    "Gate",
+    "Lane",
+    "LaneCursor",
+    "LaneEpoch",
+    "LimitRule",
+    "Packet",
+    "PacketTarget",
+    "Participant",
+    "Payout",
+    "PayoutCall",
+    "PayoutNumber",
+    "ProviderAccount",
+    "Ticket",
+    "Transfer",
+]

@@ -1,0 +1,1 @@
+"""Payout providers: one small module each, all with the interface of `base.py`."""
