@@ -39,6 +39,8 @@ INSERT_ONLY_TABLES = (
     "packets_claim",
     "packets_laneepoch",
     "engine_auditevent",
+    "engine_outboxevent",
+    "engine_webhookattempt",
 )
 
 

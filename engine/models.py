@@ -5,6 +5,7 @@
     ClientApp ─< ForcedOutcome people of its own whose claims answer what it asked for
     IdempotencyRecord         one POST's answer, replayed for a day
     AuditEvent ── AuditHead   the append-only log; each row carries the hash of the one before
+    OutboxEvent, WebhookEndpoint, …  what client apps are told; see engine/webhooks/models.py
 
 A secret that must be read again (an HMAC key) is encrypted; one that must only be recognised (an
 API key) is hashed. `engine/sql/audit.sql` chains the audit log and refuses its UPDATE and DELETE.
@@ -18,6 +19,14 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 from django_otp.plugins.otp_totp.models import TOTPDevice
+
+from engine.webhooks.models import (  # noqa: F401  (Django looks for an app's models here)
+    EventKind,
+    OutboxEvent,
+    WebhookAttempt,
+    WebhookDelivery,
+    WebhookEndpoint,
+)
 
 HASH_HEX_CHARS = 64  # SHA-256 in hexadecimal
 

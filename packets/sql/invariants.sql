@@ -431,7 +431,9 @@ SELECT 'guards_in_place',
     ('packets_payoutcall', 'payoutcall_ends_once'),
     ('packets_claimstate', 'claimstate_once'), ('packets_account', 'account_starts_empty'),
     ('packets_account', 'account_moves_by_transfer'), ('packets_account', 'account_stays'),
-    ('engine_auditevent', 'audit_chain'), ('engine_auditevent', 'audit_append_only')
+    ('engine_auditevent', 'audit_chain'), ('engine_auditevent', 'audit_append_only'),
+    ('engine_outboxevent', 'outboxevent_written_once'),
+    ('engine_webhookattempt', 'webhookattempt_written_once')
  ) AS guard (relation, name)
  WHERE NOT EXISTS (
        SELECT FROM pg_trigger AS present

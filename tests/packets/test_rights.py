@@ -88,6 +88,11 @@ FORBIDDEN = [
     "INSERT INTO engine_audithead (id, last_id, hash) VALUES (2, 0, '')",
     "UPDATE engine_audithead SET last_id = 0",
     "DELETE FROM engine_audithead",
+    "UPDATE engine_outboxevent SET payload = '{}'",
+    "DELETE FROM engine_outboxevent",
+    "UPDATE engine_webhookattempt SET status = 200",
+    "DELETE FROM engine_webhookattempt",
+    "DELETE FROM engine_webhookdelivery",
     "DELETE FROM django_migrations",
     # The guards themselves.
     "ALTER TABLE packets_transfer DISABLE TRIGGER ALL",

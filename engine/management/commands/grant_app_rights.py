@@ -25,6 +25,10 @@ TABLE_RIGHTS: dict[str, tuple[str, ...]] = {
     "django_migrations": READ,
     "engine_auditevent": ADD,
     "engine_audithead": READ,  # its trigger writes it, with the owner's rights
+    "engine_outboxevent": ADD,
+    "engine_webhookattempt": ADD,
+    "engine_webhookdelivery": ADD_AND_CHANGE,
+    "engine_webhookendpoint": ADD_AND_CHANGE,
     "packets_account": ADD,  # the ledger's trigger moves balances, with the owner's rights
     "packets_transfer": ADD,
     "packets_laneepoch": ADD,
