@@ -292,6 +292,13 @@ SPECTACULAR_SETTINGS = {
     "ENUM_ADD_EXPLICIT_BLANK_NULL_CHOICE": False,
 }
 
+# --- People's own packets (packets/people_packets.py) ---------------------------------------------
+# Fen; each portion is at least that much. WeChat's own bound is one fen.
+PEOPLE_PORTION_MIN_FEN = env.integer("PEOPLE_PORTION_MIN_FEN", 1, low=1, high=10_000)
+# Only money that came in longer ago than so many hours may be sent on; 0: any. Whoever farms a
+# campaign with many accounts would gather the money in one of them before anybody looks.
+PEOPLE_MONEY_AGE_H = env.integer("PEOPLE_MONEY_AGE_H", 0, low=0, high=31 * 24)
+
 # --- Celery: a wake-up, never the record ----------------------------------------------------------
 CELERY_BROKER_URL = BROKER_URL
 CELERY_RESULT_BACKEND = None

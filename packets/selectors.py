@@ -14,9 +14,19 @@ from django.db import connection
 from django.db.models import Q, QuerySet
 
 from engine.lib import ids
+from engine.lib.auth import Caller
 from engine.lib.money import CURRENCY
 from packets.claiming.registry import registry
-from packets.models import Account, Claim, ClaimState, Lane, Packet, Participant, Transfer
+from packets.models import (
+    Account,
+    Claim,
+    ClaimState,
+    Lane,
+    Packet,
+    Participant,
+    PeoplePacket,
+    Transfer,
+)
 
 # --- packets as their callers see them ------------------------------------------------------------
 
@@ -55,6 +65,15 @@ class OwnClaim:
 
 
 @dataclass(frozen=True, slots=True)
+class Sent:
+    """Whose own packet it is, as those may see it whom it is for. `mine`: the caller's."""
+
+    who: str
+    mine: bool
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class PacketSeen:
     """A packet and what a caller may know of it."""
 
@@ -64,6 +83,7 @@ class PacketSeen:
     own: OwnClaim | None
     recent: tuple[ClaimSeen, ...]
     luckiest: ClaimSeen | None
+    sent: Sent | None
 
 
 def masked(subject: str) -> str:
@@ -71,12 +91,13 @@ def masked(subject: str) -> str:
     return f"{subject[0]}***{subject[-1]}" if len(subject) > 2 else f"{subject[0]}***"
 
 
-def packet_seen(packet_id: uuid.UUID, client_app_id: int, participant: bytes) -> PacketSeen | None:
+def packet_seen(packet_id: uuid.UUID, caller: Caller) -> PacketSeen | None:
     """The packet, if there is one that this app's people may see."""
     view = registry.view(packet_id)
-    if view is None or client_app_id not in view.audience.client_apps:
+    if view is None or caller.client_app_id not in view.audience.client_apps:
         return None
-    packet = Packet.objects.get(pk=packet_id)
+    participant = caller.participant
+    packet = Packet.objects.select_related("sent").get(pk=packet_id)
     finished = view.state in ("sold_out", "closed")
     return PacketSeen(
         packet=packet,
@@ -89,7 +110,34 @@ def packet_seen(packet_id: uuid.UUID, client_app_id: int, participant: bytes) ->
         luckiest=(
             _luckiest(packet_id) if finished and packet.count <= LUCKIEST_MAX_PORTIONS else None
         ),
+        sent=sent_of(packet, caller),
     )
+
+
+def packet_new(packet: Packet, sender: Caller) -> PacketSeen:
+    """A packet that the caller has just sent, before anybody else can have seen it."""
+    return PacketSeen(
+        packet=packet,
+        state="open",
+        left_count=packet.count,
+        own=None,
+        recent=(),
+        luckiest=None,
+        sent=sent_of(packet, sender),
+    )
+
+
+def sent_of(packet: Packet, caller: Caller) -> Sent | None:
+    """Who has sent it; of a packet for one chat group the others hear neither name nor words."""
+    sent: PeoplePacket | None = getattr(packet, "sent", None)
+    if sent is None:
+        return None
+    sender = bytes(sent.participant)
+    mine = sender == caller.participant
+    if packet.group and packet.group != caller.group and not mine:
+        return None
+    names = Participant.objects.filter(digest=sender).values_list("subject", flat=True)
+    return Sent(who=masked(names.first() or "*"), mine=mine, message=sent.message)
 
 
 def packet_of_app(packet_id: uuid.UUID, client_app_id: int) -> Packet | None:

@@ -19,6 +19,7 @@ from typing import Any
 import redis.exceptions
 import structlog
 from django.db import connection, transaction
+from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
 from engine.lib import clock
@@ -368,7 +369,7 @@ def packet_open(*, packet_id: uuid.UUID, actor: str) -> Packet:
         if not opened:
             raise _refuse(packet_id, (Packet.State.DRAFT,))
         packet = Packet.objects.select_related("funder").get(id=packet_id)
-        if packet.closes_at <= clock.now():
+        if Packet.objects.filter(id=packet_id, closes_at__lte=Now()).exists():
             raise ServiceError("closes_at", "in_the_past", _("The packet's window is over."))
         lanes, epochs = _lanes_create(packet)
         escrow = ledger.account_get_or_create(

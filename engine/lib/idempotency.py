@@ -27,6 +27,7 @@ from typing import Any
 import orjson
 from django.db import transaction
 from django.http import HttpResponse
+from drf_spectacular.utils import OpenApiParameter
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -47,6 +48,22 @@ REPLAYED_HEADER = "Idempotent-Replayed"
 IN_PROGRESS_RETRY_S = 1
 # Rows deleted by one statement of the purge: a short transaction.
 PURGE_ROWS = 5000
+
+# For `extend_schema` of every view that is `idempotent`.
+KEY_PARAMETER = OpenApiParameter(
+    "Idempotency-Key",
+    {"type": "string", "minLength": 1, "maxLength": KEY_MAX_CHARS, "pattern": "^[!#-~]+$"},
+    OpenApiParameter.HEADER,
+    required=True,
+    description="A new one for each intended payment, the same one with every retry of it.",
+)
+KEY_PROBLEMS = (
+    Code.IDEMPOTENCY_KEY_REQUIRED,
+    Code.IDEMPOTENCY_KEY_MALFORMED,
+    Code.IDEMPOTENCY_KEY_REUSED,
+    Code.IN_PROGRESS,
+    Code.KEY_SPENT,
+)
 
 _BARE = re.compile(r"[!#-~]{1,255}\Z")  # printable ASCII without blanks and quotes
 _QUOTED = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"\Z')  # a structured-field string (RFC 9651)

@@ -12,8 +12,10 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from engine.api.schemas import PRINTABLE
 from engine.lib.money import MAX_FEN
 from engine.lib.schema import Body
+from packets import people_packets
 from packets.claiming.effects import ClaimRequest, Reason, Result
 
 Fen = Annotated[int, Meta(ge=0, le=MAX_FEN, description="Whole fen (1/100 yuan).")]
@@ -70,6 +72,45 @@ class ClaimBody(Body):
     ) = UNSET
 
 
+class PeopleKind(enum.StrEnum):
+    """How a person's own packet may be cut: by luck, or into equal portions."""
+
+    LUCKY = "lucky"
+    FIXED = "fixed"
+
+
+class PacketBody(Body):
+    """A packet of your own, paid from your wallet. `expires_in_s`: a day where you don't say."""
+
+    kind: PeopleKind
+    total_fen: Annotated[int, Meta(ge=1, le=people_packets.MAX_TOTAL_FEN)]
+    count: Annotated[int, Meta(ge=1, le=people_packets.MAX_COUNT)]
+    message: (
+        Annotated[
+            str,
+            Meta(max_length=people_packets.MESSAGE_MAX_CHARS, extra_json_schema=PRINTABLE),
+        ]
+        | UnsetType
+    ) = UNSET
+    expires_in_s: (
+        Annotated[
+            int,
+            Meta(ge=people_packets.MIN_EXPIRES_IN_S, le=people_packets.MAX_EXPIRES_IN_S),
+        ]
+        | UnsetType
+    ) = UNSET
+
+
+def packet_wanted(body: PacketBody) -> people_packets.Wanted:
+    return people_packets.Wanted(
+        kind=body.kind.value,
+        total_fen=body.total_fen,
+        count=body.count,
+        message="" if body.message is UNSET else body.message,
+        expires_in_s=None if body.expires_in_s is UNSET else body.expires_in_s,
+    )
+
+
 def claim_request(body: ClaimBody) -> ClaimRequest:
     return ClaimRequest(
         ticket=None if body.ticket is UNSET else body.ticket,
@@ -116,6 +157,14 @@ class ClaimAnswer(msgspec.Struct, frozen=True, kw_only=True):
     test: Literal[True] | UnsetType = UNSET
 
 
+class Sender(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose own packet it is: the name shows its first and last character only."""
+
+    who: str
+    you: bool
+    message: str
+
+
 class RecentClaim(msgspec.Struct, frozen=True, kw_only=True):
     """Somebody's claim: the name shows its first and last character only."""
 
@@ -125,7 +174,8 @@ class RecentClaim(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Packet(msgspec.Struct, frozen=True, kw_only=True):
-    """A packet as its caller may see it."""
+    """A packet as its caller may see it. `sender`: of a person's own packet, for those whom it is
+    for."""
 
     id: Id
     name: str
@@ -144,6 +194,7 @@ class Packet(msgspec.Struct, frozen=True, kw_only=True):
     claim: Claim | None
     recent_claims: list[RecentClaim]
     luckiest: RecentClaim | None
+    sender: Sender | None
 
 
 class ClaimPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,12 +212,22 @@ class Wallet(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TransferKind(enum.StrEnum):
+    """Of a wallet: `settle` (a claim came in), `open` and `close` (a packet of one's own was sent;
+    its remainder came back), `payout` and `payback` (a withdrawal began; it failed), `hold`,
+    `release` and `forfeit` (reviews)."""
+
     FUND = "fund"
     OPEN = "open"
     GROW = "grow"
     SETTLE = "settle"
     CLOSE = "close"
     REFUND = "refund"
+    HOLD = "hold"
+    RELEASE = "release"
+    FORFEIT = "forfeit"
+    PAYOUT = "payout"
+    PAID = "paid"
+    PAYBACK = "payback"
 
 
 class WalletTransfer(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ from packets import revealed, selectors
 from packets.api import schemas
 from packets.claiming.effects import Claimed, Outcome, PacketView, Result
 from packets.claiming.limits import OverLimit
-from packets.models import ClaimState, Transfer
+from packets.models import Account, ClaimState, Transfer
 from packets.models import Packet as PacketRow
 
 SEEDS_REMEMBERED = 1_000  # packets whose revealed seed a process keeps
@@ -122,6 +122,9 @@ def packet(seen: selectors.PacketSeen) -> schemas.Packet:
         claim=own_claim(seen.own) if seen.own else None,
         recent_claims=[seen_claim(one) for one in seen.recent],
         luckiest=seen_claim(seen.luckiest) if seen.luckiest else None,
+        sender=schemas.Sender(who=seen.sent.who, you=seen.sent.mine, message=seen.sent.message)
+        if seen.sent
+        else None,
     )
 
 
@@ -137,7 +140,9 @@ def _seed(packet_id: uuid.UUID, seed_encrypted: str) -> str:
 
 def wallet_transfer(transfer: Transfer, participant: bytes) -> schemas.WalletTransfer:
     """The transfer as the wallet's owner sees it: what came in is positive."""
-    came_in = transfer.credit_account.owner == participant.hex()
+    # Its owner's held money has the same owner.
+    into = transfer.credit_account
+    came_in = into.kind == Account.Kind.WALLET and into.owner == participant.hex()
     kind, _, subject = transfer.reference.partition(":")
     return schemas.WalletTransfer(
         id=str(transfer.pk),

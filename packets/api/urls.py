@@ -2,9 +2,10 @@ from __future__ import annotations
 
 from django.urls import path
 
-from packets.api.views import me, ops, packets
+from packets.api.views import me, ops, packets, sending
 
 urlpatterns = [
+    path("packets", sending.Packets.as_view()),
     path("packets/<str:packet_id>", packets.PacketDetail.as_view()),
     path("packets/<str:packet_id>/claims", packets.PacketClaims.as_view()),
     path("packets/<str:packet_id>/proof", packets.PacketProof.as_view()),

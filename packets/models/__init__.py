@@ -4,6 +4,7 @@
     Packet ─< Lane ─< LaneEpoch        an amount cut into portions, in independent slices
               Lane ─< Claim ── ClaimState   one participant's portion, and what became of it
               Lane ── LaneCursor       how far settlement has come
+    Packet ── PeoplePacket             who sends it, where a person pays for it
     Packet ─< Ticket                   rights to a claim, where a person may claim more than once
     Account ─< Transfer                double entry
     ProviderAccount ─< Payout ─< PayoutNumber ─< PayoutCall   money on its way out
@@ -22,6 +23,7 @@ from packets.models.ledger import Account, Transfer
 from packets.models.limit import MAX_LIMIT_WINDOW_S, LimitRule
 from packets.models.packet import MAX_LANES, Gate, Packet, PacketTarget, Participant, Ticket
 from packets.models.payouts import Payout, PayoutCall, PayoutNumber, ProviderAccount
+from packets.models.people import PeoplePacket
 
 __all__ = [
     "MAX_LANES",
@@ -41,6 +43,7 @@ __all__ = [
     "Payout",
     "PayoutCall",
     "PayoutNumber",
+    "PeoplePacket",
     "ProviderAccount",
     "Ticket",
     "Transfer",

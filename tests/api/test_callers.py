@@ -27,6 +27,7 @@ NOW = clock.now
 CLIENT_ROUTES = [
     ("GET", "/campaigns"),
     ("GET", "/campaigns/{slug}"),
+    ("POST", "/packets"),
     ("GET", "/packets/{packet}"),
     ("POST", "/packets/{packet}/claims"),
     ("GET", "/packets/{packet}/proof"),
@@ -130,7 +131,7 @@ def test_every_wrong_token_is_a_401_and_changes_nothing(
 ) -> None:
     before = rows()
     for name, token in wrong_tokens(app).items():
-        for method, path in CLIENT_ROUTES[2:4]:
+        for method, path in CLIENT_ROUTES[2:5]:
             answer = Visitor(door, f"Bearer {token}").send(
                 method, path.format(**places), headers=JSON
             )

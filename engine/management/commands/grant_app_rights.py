@@ -33,6 +33,7 @@ TABLE_RIGHTS: dict[str, tuple[str, ...]] = {
     "packets_transfer": ADD,
     "packets_laneepoch": ADD,
     "packets_ticket": ADD,
+    "packets_peoplepacket": ADD,
     "packets_claim": READ,  # laisee_commit_claims writes it, with the owner's rights
     "packets_claimstate": ADD_AND_CHANGE,  # a trigger lets only "parked" go on, to "settled"
     "packets_lanecursor": ADD_AND_CHANGE,

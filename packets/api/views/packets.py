@@ -29,10 +29,7 @@ class PacketDetail(ParticipantView):
         tags=["packets"],
     )
     def get(self, request: Request, packet_id: str) -> Response:
-        caller = self.caller(request)
-        seen = selectors.packet_seen(
-            packet_id_of(packet_id), caller.client_app_id, caller.participant
-        )
+        seen = selectors.packet_seen(packet_id_of(packet_id), self.caller(request))
         if seen is None:
             no_packet()
         return Response(shapes.packet(seen), headers={"Cache-Control": "no-store"})
