@@ -22,14 +22,19 @@ def _logs(**_options: object) -> None:
     configure()
 
 
-# Settlement has a queue of its own, so that nothing else makes it wait.
-app.conf.task_routes = {"packets.tasks.settle_*": {"queue": "settle"}}
+# Settlement has a queue of its own, so that nothing else makes it wait; payouts wait for providers,
+# in a process of their own.
+app.conf.task_routes = {
+    "packets.tasks.settle_*": {"queue": "settle"},
+    "packets.tasks.payout_*": {"queue": "payout"},
+}
 
 # Seconds between sweeps. The claim path wakes nobody: a broker that hangs must not make a claim
 # wait, and a sweep a second is soon enough.
 SWEEPS = {
     "packets.tasks.settle_sweep": 1.0,
     "packets.tasks.settle_parked": 300.0,
+    "packets.tasks.payout_sweep": 1.0,
     "packets.tasks.expire_sweep": 2.0,
     "packets.tasks.stranded_sweep": 5.0,
     "packets.tasks.rebalance_sweep": 1.0,

@@ -329,6 +329,17 @@ CELERY_TASK_CREATE_MISSING_QUEUES = True
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TIMEZONE = "UTC"
 
+# --- Payouts: see packets/payouts/ ----------------------------------------------------------------
+# Seconds before a payout whose outcome isn't final is asked for again: the first waits, then every
+# …THEN_S, until …GIVE_UP_S after the first send, when a person has to look.
+PAYOUT_QUERY_SCHEDULE_S = env.seconds(
+    "PAYOUT_QUERY_SCHEDULE_S", (5, 30, 120, 600, 3_600, 6 * 3_600)
+)
+PAYOUT_QUERY_THEN_S = env.seconds("PAYOUT_QUERY_THEN_S", (3_600,))[0]
+PAYOUT_GIVE_UP_S = env.seconds("PAYOUT_GIVE_UP_S", (48 * 3_600,))[0]
+# A call under way holds its payout so long: more than the longest call (providers/base.py).
+PAYOUT_LEASE_S = env.seconds("PAYOUT_LEASE_S", (60,))[0]
+
 # --- Logs -----------------------------------------------------------------------------------------
 LOG_LEVEL = env.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
 LOG_FORMAT = env.choice("LOG_FORMAT", "json", ("json", "console"))

@@ -55,6 +55,14 @@ def rebalance_sweep() -> None:
     rebalance_due()
 
 
+@shared_task(name="packets.tasks.payout_sweep")
+def payout_sweep() -> None:
+    """Make the steps of payouts that are due, one after the other, for a while."""
+    from packets.payouts.sending import payout_sweep_run
+
+    payout_sweep_run()
+
+
 @shared_task(name="packets.tasks.load_claimants")
 def load_claimants(lane_id: int | None = None) -> None:
     """A slice of loading winners into Redis after a rebuild, this lane's first; then the next."""

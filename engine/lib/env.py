@@ -81,6 +81,19 @@ class Env:
             raise EnvironmentProblem(f"{name} must lie in {low}..{high}, not {number}")
         return number
 
+    def seconds(self, name: str, default: tuple[float, ...]) -> tuple[float, ...]:
+        """A comma-separated list of periods, each more than nothing and at most a month."""
+        words = self.words(name, [])
+        if not words:
+            return default
+        try:
+            found = tuple(float(word) for word in words)
+        except ValueError:
+            raise EnvironmentProblem(f"{name} must be a list of seconds") from None
+        if not all(0 < period <= 31 * 24 * 3600 for period in found):
+            raise EnvironmentProblem(f"{name} must hold periods of up to a month, in seconds")
+        return found
+
     def words(self, name: str, default: list[str]) -> list[str]:
         """A comma-separated list without blanks."""
         value = self._raw(name)

@@ -136,8 +136,9 @@ class Launch:
         for name in ("web", "edge"):
             supervisor.start(services.http_door(self.config, name, self.environ))
         supervisor.start(services.worker(self.config, self.environ))
+        supervisor.start(services.payouts(self.config, self.environ))
         supervisor.start(services.beat(self.config, self.environ))
-        say("· web, edge, worker and beat are starting")
+        say("· web, edge, workers and beat are starting")
         supervisor.wait_ready(READY_TIMEOUT_S)
         say(
             f"ready: web {self.config.web_url}/ edge {self.config.edge_url}/ "

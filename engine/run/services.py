@@ -34,8 +34,10 @@ HEADER_TIMEOUT_MS = 30_000
 DRAIN_S = 5
 # Seconds a worker has to finish its task; what is cut off is delivered again.
 WARM_SHUTDOWN_S = 15.0
-QUEUES = "default,settle,payout,growth"
+QUEUES = "default,settle,growth"
 CONCURRENCY = 2
+# Threads that wait for payout providers: slow ones must not hold up settlement.
+PAYOUT_THREADS = 8
 
 
 @dataclass(frozen=True)
@@ -86,10 +88,22 @@ def http_door(config: Config, name: str, environ: Mapping[str, str]) -> Service:
 
 
 def worker(config: Config, environ: Mapping[str, str]) -> Service:
+    return _worker(config, environ, "worker", QUEUES, ["-c", str(CONCURRENCY)])
+
+
+def payouts(config: Config, environ: Mapping[str, str]) -> Service:
+    """The worker that talks to payout providers: threads, for all it does is wait."""
+    threads = ["-P", "threads", "-c", str(PAYOUT_THREADS)]
+    return _worker(config, environ, "payouts", "payout", threads)
+
+
+def _worker(
+    config: Config, environ: Mapping[str, str], name: str, queues: str, pool: list[str]
+) -> Service:
     command = [sys.executable, "-m", "celery", "-A", "engine.run.celery_app", "worker"]
-    command += ["-Q", QUEUES, "-c", str(CONCURRENCY), "--prefetch-multiplier", "1"]
+    command += ["-n", f"{name}@%h", "-Q", queues, *pool, "--prefetch-multiplier", "1"]
     command += ["--without-gossip", "--without-mingle", "--without-heartbeat", "-l", "WARNING"]
-    return _celery(config.places, "worker", 2, command, environ, WARM_SHUTDOWN_S)
+    return _celery(config.places, name, 2, command, environ, WARM_SHUTDOWN_S)
 
 
 def beat(config: Config, environ: Mapping[str, str]) -> Service:
