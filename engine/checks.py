@@ -38,6 +38,8 @@ INSERT_ONLY_TABLES = (
     "packets_transfer",
     "packets_claim",
     "packets_laneepoch",
+    "packets_riskrule",
+    "packets_holdappeal",
     "engine_auditevent",
     "engine_outboxevent",
     "engine_webhookattempt",

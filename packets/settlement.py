@@ -7,6 +7,7 @@ transaction
 
     locks the cursor (or leaves: somebody else is at this lane)
     makes the wallets that don't exist yet
+    holds what the risk rules say (packets/holds): escrow → held, instead of the wallet
     writes the transfers escrow → wallet; the ledger's trigger locks the accounts by id, moves them
     writes what became of each claim
     moves the cursor by compare-and-set
@@ -34,6 +35,7 @@ import structlog
 from django.db import Error as DatabaseError
 from django.db import connection, transaction
 
+from packets.holds.holding import claims_hold
 from packets.ledger import sqlstate
 from packets.models import ClaimState, LaneCursor
 
@@ -81,6 +83,7 @@ class SettlementResult:
     left: int = 0
     busy: bool = False
     failed: int = 0
+    held: int = 0
 
     def __add__(self, other: SettlementResult) -> SettlementResult:
         return SettlementResult(
@@ -92,6 +95,7 @@ class SettlementResult:
             other.left,
             self.busy or other.busy,
             self.failed + other.failed,
+            self.held + other.held,
         )
 
 
@@ -133,7 +137,7 @@ _MOVE = """
 WITH due AS MATERIALIZED (
     SELECT claim.id, claim.amount_fen, encode(claim.participant, 'hex') AS owner,
            'settle:' || encode(uuid_send(claim.id), 'hex') AS reference,
-           COALESCE((SELECT known.state = 'settled' FROM packets_claimstate AS known
+           COALESCE((SELECT known.state <> 'parked' FROM packets_claimstate AS known
                       WHERE known.claim_id = claim.id), false) AS already
       FROM packets_claim AS claim
      WHERE claim.lane_id = %(lane)s AND claim.position BETWEEN %(first)s AND %(last)s
@@ -302,6 +306,9 @@ def _move(cursor: Any, lane_id: int, first: int, last: int) -> SettlementResult:
         "currency": currency,
     }
     cursor.execute(_MAKE_WALLETS, names)
+    held = claims_hold(
+        cursor, lane_id=lane_id, first=first, last=last, escrow_id=escrow_id, currency=currency
+    )
     cursor.execute(_MOVE, names)
     due, already, settled, settled_fen = cursor.fetchone()
     if due != last - first + 1:
@@ -310,7 +317,7 @@ def _move(cursor: Any, lane_id: int, first: int, last: int) -> SettlementResult:
         raise ReferenceTaken(
             f"{due - already - settled} claims have a transfer already but were never settled"
         )
-    return SettlementResult(settled=settled, settled_fen=settled_fen, batches=1)
+    return SettlementResult(settled=settled, settled_fen=settled_fen, batches=1, held=held)
 
 
 def _park(lane_id: int, position: int, reason: str) -> SettlementResult:

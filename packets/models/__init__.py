@@ -7,10 +7,11 @@
     Packet ── PeoplePacket             who sends it, where a person pays for it
     Packet ─< Ticket                   rights to a claim, where a person may claim more than once
     Account ─< Transfer                double entry
+    Claim ── Hold ── HoldAppeal        money that waits for a person; RiskRule says when
     ProviderAccount ─< Payout ─< PayoutNumber ─< PayoutCall   money on its way out
 
-Claim, LaneEpoch, Ticket and Transfer are insert-only (triggers and the application's role refuse
-the rest).
+Claim, LaneEpoch, Ticket, Transfer, RiskRule and HoldAppeal are insert-only (triggers and the
+application's role refuse the rest).
 What the database itself guarantees is written in `packets/sql/`; the rules of a claim's commit are
 in `packets/sql/commit_claims.sql`.
 """
@@ -18,6 +19,7 @@ in `packets/sql/commit_claims.sql`.
 from __future__ import annotations
 
 from packets.models.claim import Claim, ClaimState
+from packets.models.holds import MAX_RULE_WINDOW_S, Hold, HoldAppeal, RiskRule
 from packets.models.lane import MAX_PORTIONS_PER_LANE, Lane, LaneCursor, LaneEpoch
 from packets.models.ledger import Account, Transfer
 from packets.models.limit import MAX_LIMIT_WINDOW_S, LimitRule
@@ -29,10 +31,13 @@ __all__ = [
     "MAX_LANES",
     "MAX_LIMIT_WINDOW_S",
     "MAX_PORTIONS_PER_LANE",
+    "MAX_RULE_WINDOW_S",
     "Account",
     "Claim",
     "ClaimState",
     "Gate",
+    "Hold",
+    "HoldAppeal",
     "Lane",
     "LaneCursor",
     "LaneEpoch",
@@ -45,6 +50,7 @@ __all__ = [
     "PayoutNumber",
     "PeoplePacket",
     "ProviderAccount",
+    "RiskRule",
     "Ticket",
     "Transfer",
 ]

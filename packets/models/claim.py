@@ -63,6 +63,8 @@ class ClaimState(models.Model):
     class State(models.TextChoices):
         SETTLED = "settled", _("settled")
         PARKED = "parked", _("parked: settlement was refused")
+        HELD = "held", _("held for review")
+        FORFEITED = "forfeited", _("forfeited")
 
     claim = models.OneToOneField(
         Claim, models.PROTECT, primary_key=True, related_name="state", verbose_name=_("claim")

@@ -97,17 +97,30 @@ SELECT broken.name, 'claim ' || seen.id || ': ' || broken.what
                        COALESCE(known.state, 'none'))
            END AS claims_dealt,
            CASE WHEN
-           known.state = 'settled' AND (
+           known.state = 'settled' AND held.id IS NULL AND (
               paid.id IS NULL OR paid.kind <> 'settle'
               OR paid.reference <> 'settle:' || encode(uuid_send(claim.id), 'hex')
               OR paid.amount_fen <> claim.amount_fen OR paid.currency <> packet.currency
               OR paid.debit_account_id IS DISTINCT FROM packet.escrow_id
-              OR wallet.kind <> 'wallet' OR wallet.owner <> encode(claim.participant, 'hex'))
+              OR taker.kind <> 'wallet' OR taker.owner <> encode(claim.participant, 'hex'))
            THEN 'its transfer is missing, or is not escrow to its own wallet over its amount'
            END AS settled_paid,
            CASE WHEN
+           (held.id IS NOT NULL OR known.state IN ('held', 'forfeited')) AND (
+              held.id IS NULL OR paid.id IS NULL
+              OR (known.state, held.state) NOT IN (
+                 ('held', 'open'), ('settled', 'released'), ('forfeited', 'forfeited'))
+              OR paid.reference <> CASE known.state
+                 WHEN 'held' THEN 'settle:' || encode(uuid_send(claim.id), 'hex')
+                 ELSE 'resolve:' || encode(uuid_send(held.id), 'hex') END
+              OR paid.amount_fen <> claim.amount_fen OR held.amount_fen <> claim.amount_fen
+              OR held.participant <> claim.participant OR held.funder_id <> packet.funder_id)
+           THEN format('state %s, its hold %s, and its transfer do not fit', known.state,
+                       COALESCE(held.state, 'missing'))
+           END AS held_claims,
+           CASE WHEN
            known.claim_id IS NOT NULL
-           AND (known.state NOT IN ('settled', 'parked')
+           AND (known.state NOT IN ('settled', 'parked', 'held', 'forfeited')
                 OR (known.state = 'parked') <> (known.transfer_id IS NULL))
            THEN format('state %s does not fit its transfer', known.state)
            END AS claim_states
@@ -122,7 +135,8 @@ SELECT broken.name, 'claim ' || seen.id || ': ' || broken.what
       LEFT JOIN packets_lanecursor AS mark ON mark.lane_id = claim.lane_id
       LEFT JOIN packets_claimstate AS known ON known.claim_id = claim.id
       LEFT JOIN packets_transfer AS paid ON paid.id = known.transfer_id
-      LEFT JOIN packets_account AS wallet ON wallet.id = paid.credit_account_id
+      LEFT JOIN packets_account AS taker ON taker.id = paid.credit_account_id
+      LEFT JOIN packets_hold AS held ON held.claim_id = claim.id
     OFFSET 0
  ) AS seen
  CROSS JOIN LATERAL (VALUES
@@ -132,11 +146,12 @@ SELECT broken.name, 'claim ' || seen.id || ': ' || broken.what
     ('epochs_known', seen.epochs_known),
     ('claims_dealt', seen.claims_dealt),
     ('settled_paid', seen.settled_paid),
+    ('held_claims', seen.held_claims),
     ('claim_states', seen.claim_states)
  ) AS broken (name, what)
  WHERE broken.what IS NOT NULL
    AND num_nonnulls(seen.claim_ids, seen.tickets_issued, seen.home_lanes, seen.epochs_known,
-           seen.claims_dealt, seen.settled_paid, seen.claim_states) > 0
+           seen.claims_dealt, seen.settled_paid, seen.held_claims, seen.claim_states) > 0
 
 -- query: payments
 SELECT 'paid_settled', 'transfer ' || paid.reference || ': no claim was settled by it'
@@ -145,6 +160,68 @@ SELECT 'paid_settled', 'transfer ' || paid.reference || ': no claim was settled 
    AND NOT EXISTS (
        SELECT FROM packets_claimstate AS known
         WHERE known.transfer_id = paid.id AND known.state = 'settled')
+
+-- query: holds
+SELECT broken.name, 'hold ' || seen.id || ': ' || broken.what
+  FROM (
+    SELECT held.id AS id,
+           CASE WHEN
+           began.id IS NULL OR began.kind <> 'hold' OR began.amount_fen <> held.amount_fen
+           OR began.currency <> held.currency OR began.credit_account_id IS DISTINCT FROM place.id
+           OR began.debit_account_id IS DISTINCT FROM COALESCE(packet.escrow_id, held.wallet_id)
+           THEN 'the money that it holds did not come in by it'
+           END AS holds_begun,
+           CASE WHEN
+           (held.state = 'open') <> (ended.id IS NULL)
+           OR (held.state <> 'open' AND (
+              ended.kind <> CASE held.state WHEN 'released' THEN 'release' ELSE 'forfeit' END
+              OR ended.amount_fen <> held.amount_fen
+              OR ended.debit_account_id IS DISTINCT FROM place.id
+              OR ended.credit_account_id <> CASE held.state
+                 WHEN 'released' THEN held.wallet_id ELSE held.funder_id END))
+           THEN format('%s, ended by %s', held.state, COALESCE(ended.kind, 'nothing'))
+           END AS holds_ended,
+           CASE WHEN
+           owner.kind <> 'wallet' OR owner.owner <> encode(held.participant, 'hex')
+           OR (held.claim_id IS NOT NULL AND claim.id IS NULL)
+           THEN 'its wallet is another person''s'
+           END AS holds_own
+      FROM packets_hold AS held
+      LEFT JOIN packets_claim AS claim ON claim.id = held.claim_id
+      LEFT JOIN packets_packet AS packet ON packet.id = claim.packet_id
+      LEFT JOIN packets_account AS owner ON owner.id = held.wallet_id
+      LEFT JOIN packets_account AS place
+             ON place.kind = 'held' AND place.owner = encode(held.participant, 'hex')
+            AND place.currency = held.currency
+      LEFT JOIN packets_transfer AS began
+             ON began.reference = CASE WHEN held.claim_id IS NULL
+                THEN 'hold:' || encode(uuid_send(held.id), 'hex')
+                ELSE 'settle:' || encode(uuid_send(held.claim_id), 'hex') END
+      LEFT JOIN packets_transfer AS ended
+             ON ended.reference = 'resolve:' || encode(uuid_send(held.id), 'hex')
+    OFFSET 0
+ ) AS seen
+ CROSS JOIN LATERAL (VALUES
+    ('holds_begun', seen.holds_begun),
+    ('holds_ended', seen.holds_ended),
+    ('holds_own', seen.holds_own)
+ ) AS broken (name, what)
+ WHERE broken.what IS NOT NULL
+   AND num_nonnulls(seen.holds_begun, seen.holds_ended, seen.holds_own) > 0
+
+-- query: held
+WITH wanted AS (
+    SELECT encode(participant, 'hex') AS owner, currency, sum(amount_fen) AS fen
+      FROM packets_hold WHERE state = 'open' GROUP BY participant, currency
+), there AS (
+    SELECT owner, currency, credits_fen - debits_fen AS fen
+      FROM packets_account WHERE kind = 'held'
+)
+SELECT 'held_balance',
+       format('%s holds %s fen, its open holds %s', owner, COALESCE(there.fen, 0),
+              COALESCE(wanted.fen, 0))
+  FROM wanted FULL JOIN there USING (owner, currency)
+ WHERE COALESCE(there.fen, 0) <> COALESCE(wanted.fen, 0)
 
 -- query: once
 SELECT 'one_claim_each',
@@ -256,6 +333,9 @@ WITH shares AS (
                WHERE moved.kind = 'settle'
                  AND moved.debit_account_id = packet.escrow_id), 0) AS settled_fen,
            COALESCE(sum(moved.amount_fen) FILTER (
+               WHERE moved.kind = 'hold'
+                 AND moved.debit_account_id = packet.escrow_id), 0) AS held_fen,
+           COALESCE(sum(moved.amount_fen) FILTER (
                WHERE moved.kind = 'close' AND moved.debit_account_id = packet.escrow_id
                  AND moved.credit_account_id = packet.funder_id), 0) AS returned_fen,
            count(*) FILTER (
@@ -270,9 +350,9 @@ SELECT broken.name, 'packet ' || seen.id || ': ' || broken.what
   FROM (
     SELECT packet.id AS id,
            CASE WHEN
-           was_opened AND escrow_fen <> lanes_fen - settled_fen - returned_fen
-           THEN format('escrow holds %s fen; lanes %s − settled %s − returned %s',
-                       escrow_fen, lanes_fen, settled_fen, returned_fen)
+           was_opened AND escrow_fen <> lanes_fen - settled_fen - held_fen - returned_fen
+           THEN format('escrow holds %s fen; lanes %s − settled %s − held %s − returned %s',
+                       escrow_fen, lanes_fen, settled_fen, held_fen, returned_fen)
            END AS escrow_balance,
            CASE WHEN
            lanes_fen > packet.total_fen OR COALESCE(shares.count, 0) > packet.count
@@ -329,7 +409,8 @@ WITH budget AS (
            - COALESCE(sum(moved.amount_fen) FILTER (
                WHERE moved.kind = 'refund' AND moved.debit_account_id = account.id), 0)
            + COALESCE(sum(moved.amount_fen) FILTER (
-               WHERE moved.kind = 'close' AND moved.credit_account_id = account.id), 0) AS fen
+               WHERE moved.kind IN ('close', 'forfeit')
+                 AND moved.credit_account_id = account.id), 0) AS fen
       FROM packets_account AS account
       LEFT JOIN packets_transfer AS moved
              ON account.id IN (moved.debit_account_id, moved.credit_account_id)
@@ -429,6 +510,8 @@ SELECT 'guards_in_place',
     ('packets_ticket', 'ticket_insert_only'),
     ('packets_payout', 'payout_moves'), ('packets_payoutnumber', 'payoutnumber_ends_once'),
     ('packets_payoutcall', 'payoutcall_ends_once'),
+    ('packets_hold', 'hold_once'), ('packets_riskrule', 'riskrule_insert_only'),
+    ('packets_holdappeal', 'holdappeal_insert_only'),
     ('packets_claimstate', 'claimstate_once'), ('packets_account', 'account_starts_empty'),
     ('packets_account', 'account_moves_by_transfer'), ('packets_account', 'account_stays'),
     ('engine_auditevent', 'audit_chain'), ('engine_auditevent', 'audit_append_only'),

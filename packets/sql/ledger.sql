@@ -82,27 +82,7 @@ CREATE OR REPLACE TRIGGER laneepoch_insert_only BEFORE UPDATE OR DELETE ON packe
     FOR EACH ROW EXECUTE FUNCTION laisee_insert_only();
 -- guard:insert_only end
 
--- What became of a claim is said once; only "parked" has a way on, to "settled".
-CREATE OR REPLACE FUNCTION laisee_claimstate_once() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    IF TG_OP = 'UPDATE' THEN
-        IF OLD.state = 'parked' AND NEW.state = 'settled' AND OLD.claim_id = NEW.claim_id THEN
-            RETURN NEW;
-        END IF;
-    END IF;
-    RAISE EXCEPTION 'the state of claim % is %, which is final: % refused',
-        OLD.claim_id, OLD.state, TG_OP
-        USING ERRCODE = 'integrity_constraint_violation';
-END;
-$$;
-
--- guard:claimstate_once begin
-CREATE OR REPLACE TRIGGER claimstate_once BEFORE UPDATE OR DELETE ON packets_claimstate
-    FOR EACH ROW EXECUTE FUNCTION laisee_claimstate_once();
--- guard:claimstate_once end
-
+-- What became of a claim is said once (the trigger for that is in holds.sql).
 ALTER TABLE packets_claimstate DROP CONSTRAINT IF EXISTS claimstate_has_transfer;
 ALTER TABLE packets_claimstate ADD CONSTRAINT claimstate_has_transfer
     CHECK ((state = 'parked') = (transfer_id IS NULL));

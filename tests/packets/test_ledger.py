@@ -238,7 +238,7 @@ def test_what_became_of_a_claim_is_said_once(owner: Owner) -> None:
         "UPDATE packets_claimstate SET reason = 'hm'",
         "DELETE FROM packets_claimstate",
     ):
-        with pytest.raises(psycopg.errors.IntegrityConstraintViolation, match="is final"):
+        with pytest.raises(psycopg.errors.IntegrityConstraintViolation, match="is said once"):
             owner.execute(statement)
         owner.rollback()
     owner.execute("DROP TRIGGER claimstate_once ON packets_claimstate")

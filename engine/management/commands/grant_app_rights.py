@@ -35,7 +35,10 @@ TABLE_RIGHTS: dict[str, tuple[str, ...]] = {
     "packets_ticket": ADD,
     "packets_peoplepacket": ADD,
     "packets_claim": READ,  # laisee_commit_claims writes it, with the owner's rights
-    "packets_claimstate": ADD_AND_CHANGE,  # a trigger lets only "parked" go on, to "settled"
+    "packets_claimstate": ADD_AND_CHANGE,  # a trigger lets only "parked" and "held" go on
+    "packets_hold": ADD_AND_CHANGE,  # a trigger lets it be resolved once
+    "packets_riskrule": ADD,
+    "packets_holdappeal": ADD,
     "packets_lanecursor": ADD_AND_CHANGE,
     "packets_lane": ADD,
     # Triggers let a payout change only along its machine's ways, and the others end once.
