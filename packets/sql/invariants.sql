@@ -298,6 +298,84 @@ SELECT 'kinds_fit',
        ('payout', 'wallet', 'clearing'), ('paid', 'clearing', 'external'),
        ('payback', 'clearing', 'wallet'))
 
+-- query: payouts
+WITH known AS MATERIALIZED (
+    SELECT payout_id,
+           count(*) FILTER (WHERE state = 'live') AS live,
+           count(*) FILTER (WHERE state = 'paid') AS paid
+      FROM packets_payoutnumber GROUP BY payout_id
+)
+SELECT broken.name, 'payout ' || seen.id || ': ' || broken.what
+  FROM (
+    SELECT payout.id AS id,
+           CASE WHEN
+           begun.id IS NULL OR begun.kind <> 'payout' OR begun.amount_fen <> payout.amount_fen
+           OR begun.currency <> payout.currency OR begun.debit_account_id <> payout.wallet_id
+           OR begun.credit_account_id IS DISTINCT FROM clearing.id
+           THEN 'its money did not go from its wallet to clearing'
+           END AS payout_begun,
+           CASE WHEN
+           CASE WHEN payout.state IN ('paid', 'failed', 'cancelled') THEN
+                ended.id IS NULL OR ended.amount_fen <> payout.amount_fen
+                OR ended.debit_account_id IS DISTINCT FROM clearing.id
+                OR (payout.state = 'paid') <> (ended.kind = 'paid')
+                OR (payout.state <> 'paid') <> (ended.credit_account_id = payout.wallet_id)
+           ELSE ended.id IS NOT NULL END
+           THEN format('it is %s, its money: %s', payout.state,
+                       COALESCE(ended.kind, 'in clearing'))
+           END AS payout_ended,
+           CASE WHEN
+           COALESCE(known.live, 0) > CASE WHEN payout.ended_at IS NULL THEN 1 ELSE 0 END
+           OR COALESCE(known.paid, 0) <> CASE WHEN payout.state = 'paid' THEN 1 ELSE 0 END
+           THEN format('%s, with %s live and %s paid numbers', payout.state,
+                       COALESCE(known.live, 0), COALESCE(known.paid, 0))
+           END AS payout_numbers,
+           CASE WHEN
+           payout.ended_at IS NULL AND payout.manual_reason = ''
+           AND (payout.next_attempt_at IS NULL
+                OR payout.first_submitted_at < now() - interval '50 hours')
+           THEN format('%s since %s, and nobody looks', payout.state,
+                       payout.first_submitted_at)
+           END AS payout_watched
+      FROM packets_payout AS payout
+      JOIN packets_provideraccount AS rail ON rail.id = payout.account_id
+      LEFT JOIN packets_account AS clearing
+             ON clearing.kind = 'clearing' AND clearing.owner = rail.name
+            AND clearing.currency = payout.currency
+      LEFT JOIN packets_transfer AS begun
+             ON begun.reference = 'payout:' || encode(uuid_send(payout.id), 'hex')
+      LEFT JOIN packets_transfer AS ended
+             ON ended.reference = 'payout-end:' || encode(uuid_send(payout.id), 'hex')
+      LEFT JOIN known ON known.payout_id = payout.id
+    OFFSET 0
+ ) AS seen
+ CROSS JOIN LATERAL (VALUES
+    ('payout_begun', seen.payout_begun),
+    ('payout_ended', seen.payout_ended),
+    ('payout_numbers', seen.payout_numbers),
+    ('payout_watched', seen.payout_watched)
+ ) AS broken (name, what)
+ WHERE broken.what IS NOT NULL
+   AND num_nonnulls(seen.payout_begun, seen.payout_ended, seen.payout_numbers,
+           seen.payout_watched) > 0
+
+-- query: clearing
+WITH under_way AS (
+    SELECT rail.name, payout.currency, sum(payout.amount_fen) AS fen
+      FROM packets_payout AS payout
+      JOIN packets_provideraccount AS rail ON rail.id = payout.account_id
+     WHERE payout.ended_at IS NULL
+     GROUP BY rail.name, payout.currency
+)
+SELECT 'clearing_balance',
+       format('clearing of %s holds %s fen, payouts under way are worth %s',
+              COALESCE(account.owner, under_way.name),
+              COALESCE(account.credits_fen - account.debits_fen, 0), COALESCE(under_way.fen, 0))
+  FROM (SELECT * FROM packets_account WHERE kind = 'clearing') AS account
+  FULL JOIN under_way
+         ON under_way.name = account.owner AND under_way.currency = account.currency
+ WHERE COALESCE(account.credits_fen - account.debits_fen, 0) <> COALESCE(under_way.fen, 0)
+
 -- query: conservation
 WITH outside AS (
     SELECT moved.currency,

@@ -29,9 +29,11 @@ from packets.invariants import (
     questions_sql,
 )
 from packets.models import Account, Claim, Lane, LaneEpoch, Packet, Transfer
+from packets.payouts import sending
 from tests import world
 from tests.conftest import clean_tables
 from tests.factories import make_claims, make_funding, make_packet
+from tests.packets.payouts.stage import ACCEPTED, PAID, Rail, payout_of, provider_account, use
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -415,6 +417,42 @@ CORRUPTIONS: dict[str, tuple[list[str], list[tuple[str, str]], set[str]]] = {
         [],
         {"escrow_balance", "account_sums"},
     ),
+    "payout_begun": (
+        ["UPDATE packets_payout SET amount_fen = amount_fen + 1 WHERE state = 'paid'"],
+        [],
+        {"payout_ended"},
+    ),
+    "payout_ended": (
+        # Paid, and its money came back to the wallet as well.
+        [
+            "UPDATE packets_transfer SET kind = 'payback', credit_account_id ="
+            " (SELECT wallet_id FROM packets_payout WHERE state = 'paid') WHERE kind = 'paid'"
+        ],
+        [],
+        {"account_sums", "conservation"},
+    ),
+    "payout_numbers": (
+        ["UPDATE packets_payoutnumber SET state = 'paid', ended_at = now() WHERE state = 'live'"],
+        [],
+        set(),
+    ),
+    "payout_watched": (
+        [
+            "UPDATE packets_payout SET first_submitted_at = now() - interval '3 days'"
+            " WHERE state = 'accepted'"
+        ],
+        [],
+        set(),
+    ),
+    "clearing_balance": (
+        [
+            "UPDATE packets_payout SET amount_fen = amount_fen - 1 WHERE state = 'accepted'",
+            "UPDATE packets_transfer SET amount_fen = amount_fen - 1 WHERE id ="
+            " (SELECT max(id) FROM packets_transfer WHERE kind = 'payout')",
+        ],
+        [],
+        {"account_sums"},
+    ),
     "audit_chain": (
         ["UPDATE engine_auditevent SET actor = 'nobody' WHERE id = 1"],
         [],
@@ -428,8 +466,20 @@ CORRUPTIONS: dict[str, tuple[list[str], list[tuple[str, str]], set[str]]] = {
 }
 
 
+@pytest.fixture
+def payouts(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two wallets of the story: one paid out, one on its way."""
+    paid, waiting = Account.objects.filter(kind="wallet").order_by("id")[:2]
+    account = provider_account()
+    rail = use(monkeypatch, Rail().says(PAID, ACCEPTED))
+    payout_of(account, wallet=paid, amount_fen=60)
+    payout_of(account, wallet=waiting, amount_fen=50)
+    assert sending.payout_step() and sending.payout_step()
+    assert rail.steps == ["submit", "submit"]
+
+
 @pytest.mark.parametrize("name", CORRUPTIONS)
-def test_turns_red(story: Story, corrupt: Callable[..., None], name: str) -> None:
+def test_turns_red(story: Story, payouts: None, corrupt: Callable[..., None], name: str) -> None:
     assert audit_money() == (0, set())
     statements, constraints, also = CORRUPTIONS[name]
     corrupt(*statements, without=constraints)
