@@ -12,6 +12,7 @@ reused one that the other side has just closed would leave open whether the requ
 from __future__ import annotations
 
 import functools
+import http
 import http.client
 import io
 import socket
@@ -19,13 +20,14 @@ import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 CONNECT_S = 3.0  # seconds for one address, and again for TLS; who is reachable answers in less
 READ_S = 10.0  # seconds without a single byte
 CALL_S = 20.0  # seconds for the whole call; leases are longer than this
 MAX_ANSWER_BYTES = 256 * 1024  # no answer about one payout is a hundredth of it
+CHUNK_BYTES = 64 * 1024  # of an answer that goes to a file
 USER_AGENT = "Laisee/1"
 
 
@@ -115,11 +117,13 @@ def call(
     body: bytes = b"",
     limits: Limits | None = None,
     address: str | None = None,
+    into: IO[bytes] | None = None,
 ) -> Answer:
     """The answer, whatever its status. Raises CallFailed.
 
     `address` is connected to in place of the name's own, which still stands in `Host` and in the
-    certificate: for who has checked an address and must reach that one.
+    certificate: for who has checked an address and must reach that one. The body of a 200 is
+    written to `into` piece by piece where that is given, and is empty in the answer.
     """
     clock = _Clock(limits or Limits())
     parts = urlsplit(url)
@@ -131,7 +135,8 @@ def call(
         with _connected(address or parts.hostname, port, clock) as plain:
             sock = _secured(plain, parts.hostname, clock) if parts.scheme == "https" else plain
             with sock:
-                return _exchange(sock, clock, method, parts.netloc, path, headers or {}, body)
+                sent = {"Host": parts.netloc, **(headers or {})}
+                return _exchange(sock, clock, method, path, sent, body, into)
     except TimeoutError as late:
         raise CallFailed("timeout", str(late)) from late
     except (OSError, http.client.HTTPException) as broken:
@@ -170,22 +175,26 @@ def _exchange(
     sock: socket.socket,
     clock: _Clock,
     method: str,
-    host: str,
     path: str,
     headers: Mapping[str, str],
     body: bytes,
+    into: IO[bytes] | None,
 ) -> Answer:
     connection = http.client.HTTPConnection("unused")
     connection.sock = _Line(sock, clock)  # what it uses of one
-    sent = {"Host": host, "User-Agent": USER_AGENT, "Connection": "close", **headers}
+    sent = {"User-Agent": USER_AGENT, "Connection": "close", **headers}
     connection.request(method, path, body=body or None, headers=sent)
     response = connection.getresponse()
-    most = clock.limits.max_bytes
-    content = response.read(most + 1)
-    if len(content) > most:
-        raise CallFailed("too_large", f"more than {most} bytes")
+    most, content, read = clock.limits.max_bytes, bytearray(), 0
+    while piece := response.read(min(CHUNK_BYTES, most + 1 - read)):
+        read += len(piece)
+        if read > most:
+            raise CallFailed("too_large", f"more than {most} bytes")
+        if into is not None and response.status == http.HTTPStatus.OK:
+            into.write(piece)
+        else:
+            content += piece
     if response.length:
         raise CallFailed("broken", "the answer ended too early")
-    return Answer(
-        response.status, {name.lower(): value for name, value in response.getheaders()}, content
-    )
+    told = {name.lower(): value for name, value in response.getheaders()}
+    return Answer(response.status, told, bytes(content))

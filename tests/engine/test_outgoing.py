@@ -159,6 +159,21 @@ def test_what_is_no_whole_answer_is_a_failure(text: bytes, what: str) -> None:
     assert failure(answering(text))[0] == what
 
 
+def test_a_large_answer_goes_to_a_file_piece_by_piece_up_to_its_bound(tmp_path: Path) -> None:
+    text = HEAD + b"Content-Length: 300000\r\n\r\n" + b"x" * 300_000
+    with listening(answering(text)) as port, (tmp_path / "day").open("w+b") as file:
+        url = f"http://127.0.0.1:{port}/"
+        answer = call("GET", url, limits=Limits(max_bytes=300_000), into=file)
+        assert (answer.body, file.tell()) == (b"", 300_000)
+        with pytest.raises(CallFailed) as failed:
+            call("GET", url, limits=Limits(max_bytes=299_999), into=file)
+    assert failed.value.what == "too_large"
+    refusal = b"HTTP/1.1 404 No\r\nContent-Length: 4\r\n\r\nnone"
+    with listening(answering(refusal)) as port, (tmp_path / "none").open("w+b") as file:
+        assert call("GET", f"http://127.0.0.1:{port}/", into=file).body == b"none"
+        assert file.tell() == 0
+
+
 def test_a_redirect_is_handed_back_and_not_followed() -> None:
     seen: list[bytes] = []
     text = b"HTTP/1.1 307 Go\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n"

@@ -1,0 +1,85 @@
+"""What adapters share: one call within the limits, and what isn't an answer about the money."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+import orjson
+
+from engine.lib.outgoing import Answer, CallFailed, Limits, call
+from packets.providers import base
+from packets.providers.base import Kind, ProviderUnavailable, Result
+
+# Of a day's statement: a million lines are about a third of it.
+STATEMENT_MAX_BYTES = 512 * 1024 * 1024
+STATEMENT_CALL_S = 300.0
+CODE_MAX_CHARS = 80
+
+_CODE = re.compile(r"[A-Za-z0-9_.\-]+\Z")
+
+
+def called(
+    method: str, url: str, headers: Mapping[str, str] | None = None, body: bytes = b""
+) -> Answer | Result:
+    """The answer, or UNKNOWN where there is none: the provider may have acted all the same."""
+    try:
+        return call(method, url, headers=headers, body=body, limits=_limits())
+    except CallFailed as failed:
+        return Result(Kind.UNKNOWN, code=failed.what)
+
+
+def fetched(url: str, headers: Mapping[str, str], into: IO[bytes], allowed: str) -> None:
+    """A day's statement into a file. `allowed` is our own address: over TLS like it, or not."""
+    if urlsplit(url).scheme not in ("https", urlsplit(allowed).scheme):
+        raise ProviderUnavailable("the statement's address isn't a safe one")
+    limits = Limits(
+        base.CONNECT_TIMEOUT_S, base.READ_TIMEOUT_S, STATEMENT_CALL_S, STATEMENT_MAX_BYTES
+    )
+    try:
+        answer = call("GET", url, headers=headers, limits=limits, into=into)
+    except (CallFailed, ValueError) as failed:
+        raise ProviderUnavailable(str(failed)) from failed
+    if answer.status != 200:
+        raise ProviderUnavailable(f"the statement's address answered {answer.status}")
+    into.seek(0)
+
+
+def _limits() -> Limits:
+    return Limits(
+        base.CONNECT_TIMEOUT_S, base.READ_TIMEOUT_S, base.CALL_LIMIT_S, base.ANSWER_MAX_BYTES
+    )
+
+
+def unknown(code: str, answer: Answer) -> Result:
+    return Result(Kind.UNKNOWN, code=code, http_status=answer.status)
+
+
+def object_in(raw: bytes) -> dict[str, Any] | None:
+    """The JSON object in `raw`, if that is what it is."""
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def code_in(given: Mapping[str, Any], name: str) -> str:
+    """A provider's code, as far as it is one; never a message."""
+    value = given.get(name)
+    plain = isinstance(value, str) and len(value) <= CODE_MAX_CHARS and _CODE.match(value)
+    return str(value) if plain else ""
+
+
+def text_in(given: Mapping[str, Any], name: str) -> str:
+    """A short text of the provider's, such as its reference."""
+    value = given.get(name)
+    return value[:CODE_MAX_CHARS] if isinstance(value, str) else ""
+
+
+def retry_after_s(answer: Answer) -> float | None:
+    """Seconds of the Retry-After header, where it holds some."""
+    value = answer.headers.get("retry-after", "")
+    return float(value) if value.isascii() and value.isdigit() and len(value) <= 5 else None
