@@ -1,22 +1,63 @@
-"""Payout providers: one small module each, all with the interface of `base.py`."""
+"""Payout providers: one small package each, all with the interface of `base.py`.
+
+An adapter is imported when an account of its kind is used: a door that only serves claims needs
+neither its library nor the memory that takes. Importing this needs no Django: the sandbox's server
+lives in here and knows nothing of our models.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from engine.lib.crypto import decrypt
-from packets.models import ProviderAccount
 from packets.providers.base import CredentialsMissing, Provider
+
+if TYPE_CHECKING:
+    from packets.models import ProviderAccount
+    from packets.providers.fields import Field
 
 
 def provider_of(account: ProviderAccount) -> Provider:
     """The adapter for this account. Raises CredentialsMissing."""
-    raise CredentialsMissing("kind", f"no adapter for {account.kind}")
+    return adapter_of(account.kind, account.base_url, credentials_of(account))
 
 
-def credentials_of(account: ProviderAccount) -> dict[str, str]:
+def adapter_of(kind: str, address: str, credentials: Mapping[str, Any]) -> Provider:
+    """The adapter for keys at hand, such as those of a form. Raises CredentialsMissing; no I/O."""
+    match kind:
+        case "wechat":
+            from packets.providers import wechat
+
+            return wechat.WechatProvider(address, wechat.Credentials.parse(credentials))
+        case "alipay":
+            from packets.providers import alipay
+
+            return alipay.AlipayProvider(address, alipay.Credentials.parse(credentials))
+        case _:
+            raise CredentialsMissing("kind", f"no adapter for {kind}")
+
+
+def credential_fields(kind: str) -> tuple[Field, ...]:
+    """What the credentials of an account of this kind consist of, in the order of its form."""
+    match kind:
+        case "wechat":
+            from packets.providers import wechat
+
+            return wechat.FIELDS
+        case "alipay":
+            from packets.providers import alipay
+
+            return alipay.FIELDS
+        case _:
+            return ()
+
+
+def credentials_of(account: ProviderAccount) -> dict[str, Any]:
     """The account's credentials in the clear: never log them, never keep them."""
+    from engine.lib.crypto import decrypt
+
     if not account.credentials_encrypted:
         return {}
-    found: dict[str, str] = json.loads(decrypt(account.credentials_encrypted))
+    found: dict[str, Any] = json.loads(decrypt(account.credentials_encrypted))
     return found

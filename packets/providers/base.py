@@ -121,6 +121,7 @@ class CredentialsMissing(Exception):
     def __init__(self, field: str, why: str) -> None:
         super().__init__(f"{field}: {why}")
         self.field = field
+        self.why = why
 
 
 class Provider(Protocol):

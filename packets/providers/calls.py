@@ -8,17 +8,38 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 import orjson
+from django.utils.translation import gettext as _
 
 from engine.lib.outgoing import Answer, CallFailed, Limits, call
 from packets.providers import base
-from packets.providers.base import Kind, ProviderUnavailable, Result
+from packets.providers.base import CredentialsMissing, Kind, ProviderUnavailable, Result
 
 # Of a day's statement: a million lines are about a third of it.
 STATEMENT_MAX_BYTES = 512 * 1024 * 1024
 STATEMENT_CALL_S = 300.0
 CODE_MAX_CHARS = 80
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 _CODE = re.compile(r"[A-Za-z0-9_.\-]+\Z")
+
+
+def address_of(given: str, usual: str) -> str:
+    """The provider's address, for an account that names none or another. Raises CredentialsMissing.
+
+    Money moves behind it and names stand in it, so it is reached over TLS; only a stand-in on this
+    machine need not be.
+    """
+    address = (given or usual).rstrip("/")
+    try:
+        parts = urlsplit(address)
+        parts.port  # noqa: B018  # raises ValueError
+        local = parts.scheme == "http" and parts.hostname in LOOPBACK
+        fine = bool(parts.hostname) and "@" not in parts.netloc and not parts.query
+    except ValueError:
+        local = fine = False
+    if not fine or not (local or parts.scheme == "https"):
+        raise CredentialsMissing("base_url", _("This must be an https:// address."))
+    return address
 
 
 def called(

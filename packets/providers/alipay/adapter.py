@@ -53,7 +53,15 @@ from packets.providers.base import (
     Result,
     StatementLine,
 )
-from packets.providers.calls import called, code_in, fetched, object_in, text_in, unknown
+from packets.providers.calls import (
+    address_of,
+    called,
+    code_in,
+    fetched,
+    object_in,
+    text_in,
+    unknown,
+)
 
 ADDRESS = "https://openapi.alipay.com/gateway.do"
 ORDER_CHANGED = "alipay.fund.trans.order.changed"
@@ -110,7 +118,7 @@ class AlipayProvider:
     )
 
     def __init__(self, address: str, credentials: Credentials) -> None:
-        self._address = address or ADDRESS
+        self._address = address_of(address, ADDRESS)
         self._keys = credentials
 
     # --- what is sent -----------------------------------------------------------------------------

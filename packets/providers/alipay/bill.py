@@ -22,7 +22,7 @@ from packets.providers.base import LineState, ProviderUnavailable, StatementLine
 ZONE = ZoneInfo("Asia/Shanghai")
 DETAILS = "账务明细"
 SUMMARY = "汇总"
-REF, NUMBER, AT = "账务流水号", "商户订单号", "发生时间"
+REF, NUMBER, AT = "业务流水号", "商户订单号", "发生时间"
 IN, OUT, KIND = "收入金额（+元）", "支出金额（-元）", "业务类型"
 COLUMNS = (REF, NUMBER, AT, IN, OUT, KIND)
 TRANSFER = "转账"

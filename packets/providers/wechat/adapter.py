@@ -36,6 +36,7 @@ from packets.providers.base import (
     StatementLine,
 )
 from packets.providers.calls import (
+    address_of,
     called,
     code_in,
     fetched,
@@ -86,7 +87,7 @@ class WechatProvider:
     )
 
     def __init__(self, address: str, credentials: Credentials) -> None:
-        self._address = (address or ADDRESS).rstrip("/")
+        self._address = address_of(address, ADDRESS)
         self._keys = credentials
 
     # --- what is sent -----------------------------------------------------------------------------
