@@ -112,7 +112,7 @@ FIELDS = (
         _("scene report"),
         False,
         True,
-        _("One line each, as the scene demands: 活动名称=春节红包"),
+        _("One line each, “kind=text”, with the kinds that the scene demands."),
         multiline=True,
     ),
     Field(
