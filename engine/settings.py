@@ -69,6 +69,10 @@ REDIS_CLUSTER = env.boolean("REDIS_CLUSTER", False)
 # cluster has one database only, and Celery's broker can't be one.
 BROKER_URL = env.text("BROKER_URL", None if REDIS_CLUSTER else REDIS_URL.rsplit("/", 1)[0] + "/1")
 
+# --- The payout sandbox of this copy (`make run` starts one); empty: there is none ----------------
+SANDBOX_URL = env.text("SANDBOX_URL", "")
+SANDBOX_SECRET = env.text("SANDBOX_SECRET", "")
+
 # --- Django ---------------------------------------------------------------------------------------
 INSTALLED_APPS = [
     "unfold",  # before Django's admin, whose site and templates it takes the place of

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.lib.env import Env, EnvironmentProblem
-from engine.run.paths import CHECKOUT, Places, RunProblem
+from engine.run.paths import CHECKOUT, Places, RunProblem, free_port, password
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Config:
     places: Places
     port: int
     edge_port: int
+    sandbox_port: int
     base_url: str
     database_url: str | None
     migration_database_url: str | None
@@ -36,6 +37,10 @@ class Config:
     @property
     def edge_url(self) -> str:
         return f"http://127.0.0.1:{self.edge_port}"
+
+    @property
+    def sandbox_url(self) -> str:
+        return f"http://127.0.0.1:{self.sandbox_port}"
 
     @property
     def web_url(self) -> str:
@@ -59,6 +64,8 @@ def read(environ: Mapping[str, str] | None = None) -> Config:
             places=Places(data_dir(environ)),
             port=port,
             edge_port=env.integer("EDGE_PORT", 8001, low=1, high=65535),
+            # Nobody types its address: like the embedded servers it takes a port that is free.
+            sandbox_port=env.integer("SANDBOX_PORT", 0, low=0, high=65535) or free_port(),
             base_url=env.text("BASE_URL", f"http://127.0.0.1:{port}"),
             database_url=optional("DATABASE_URL"),
             migration_database_url=optional("MIGRATION_DATABASE_URL"),
@@ -105,4 +112,6 @@ def values(config: Config, *, database_url: str, owner_url: str, redis_url: str)
         "EDGE_PORT": str(config.edge_port),
         "BASE_URL": config.base_url,
         "EDGE_URL": config.edge_url,
+        "SANDBOX_URL": config.sandbox_url,
+        "SANDBOX_SECRET": places.secret("sandbox_secret", password),
     }

@@ -135,10 +135,11 @@ class Launch:
         self._finish_assets(assets)
         for name in ("web", "edge"):
             supervisor.start(services.http_door(self.config, name, self.environ))
+        supervisor.start(services.sandbox(self.config, self.environ))
         supervisor.start(services.worker(self.config, self.environ))
         supervisor.start(services.payouts(self.config, self.environ))
         supervisor.start(services.beat(self.config, self.environ))
-        say("· web, edge, workers and beat are starting")
+        say("· web, edge, sandbox, workers and beat are starting")
         supervisor.wait_ready(READY_TIMEOUT_S)
         say(
             f"ready: web {self.config.web_url}/ edge {self.config.edge_url}/ "

@@ -4,6 +4,7 @@
     valkey/    the stock's AOF        logs/     one file a process
     static/    collected assets       secrets/  passwords and keys, made once, 0600
     backups/   what `make backup` wrote, unless it was told another place
+    sandbox/   the books of the payout sandbox
 
 Invariant: whatever holds a secret is readable by its owner alone from the moment it exists.
 """
@@ -56,6 +57,10 @@ class Places:
     @property
     def backups(self) -> Path:
         return self.root / "backups"
+
+    @property
+    def sandbox(self) -> Path:
+        return self.root / "sandbox"
 
     @property
     def unfinished_restore(self) -> Path:

@@ -87,6 +87,28 @@ def http_door(config: Config, name: str, environ: Mapping[str, str]) -> Service:
     )
 
 
+def sandbox_command(port: int) -> list[str]:
+    """The payout sandbox: one process, because its books have one writer."""
+    command = [sys.executable, "-m", "granian", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--no-ws", "--http", "1", "--interface", "rsgi", "--workers", "1"]
+    command += ["--runtime-mode", "st", "--loop", "uvloop", "--log-level", "warning"]
+    command += ["--respawn-failed-workers", "--respawn-interval", "0.2"]
+    return [*command, "--workers-kill-timeout", "1", "engine.run.sandbox:application"]
+
+
+def sandbox(config: Config, environ: Mapping[str, str]) -> Service:
+    port = config.sandbox_port
+    extra = {"SANDBOX_DIR": str(config.places.sandbox)}
+    return Service(
+        "sandbox",
+        2,
+        lambda: _python(config.places, "sandbox", sandbox_command(port), {**environ, **extra}),
+        lambda: answers(port, "/healthz"),
+        signal.SIGTERM,
+        5.0,
+    )
+
+
 def worker(config: Config, environ: Mapping[str, str]) -> Service:
     return _worker(config, environ, "worker", QUEUES, ["-c", str(CONCURRENCY)])
 
