@@ -297,6 +297,7 @@ def _bring_in_line(launch: Launch, contents: archive.Contents) -> int:
     launch.manage("migrate", "--noinput", "-v", "0", say_what="schema")
     launch.manage("grant_app_rights", say_what="rights of the application's role")
     reopened = launch.manage("reopen_lanes", say_what="new epochs").rstrip().splitlines()[-1]
+    held = launch.manage("hold_payouts", say_what="payouts held").rstrip().splitlines()[-1]
     launch.places.unfinished_restore.unlink(missing_ok=True)
     if launch.command("manage.py", "audit_money", log=None).wait() != 0:
         say("! restored, but the books don't agree: see above, before you let anybody in")
@@ -305,4 +306,5 @@ def _bring_in_line(launch: Launch, contents: archive.Contents) -> int:
         f"restored: {contents.claims:,} claims, {contents.transfers:,} transfers; {reopened} in "
         "new epochs; the books agree. `make run` starts it."
     )
+    say(f"· {held}: reconcile the days since the backup first (admin, Money)")
     return 0

@@ -28,6 +28,17 @@ PROBE_S = 30  # one payout is out to try; nobody else tries meanwhile
 FAILURES = "failures"
 FUNDS = "out_of_funds"
 BY_HAND = "by_hand"
+# Nobody but a person closes a breaker that a person opened.
+BY_HAND_FOR = dt.timedelta(days=3650)
+
+
+def breakers_open_by_hand() -> int:
+    """Send nothing new through any account until a person closes its breaker; how many."""
+    return ProviderAccount.objects.update(
+        breaker=ProviderAccount.Breaker.OPEN,
+        breaker_reason=BY_HAND,
+        breaker_until=Now() + BY_HAND_FOR,
+    )
 
 
 def breaker_note(account_id: int, result: Result, submitted: bool) -> None:

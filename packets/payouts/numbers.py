@@ -2,13 +2,15 @@
 
 Invariant 8: a payout has at most one live number. It is committed, with its request, before the
 first call; the partial unique index and the trigger of `packets/sql/payouts.sql` stand behind it.
+
+A number follows from the payout and how many it had before. So books that were restored from a
+backup ask a provider about, and send, what they would have sent before: it knows the number.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import uuid
 
 from django.conf import settings
 from django.db.models.functions import Now
@@ -28,7 +30,7 @@ def number_live(payout: Payout, provider: Provider) -> PayoutNumber:
     number = PayoutNumber.objects.filter(payout=payout, state=PayoutNumber.State.LIVE).first()
     if number is not None:
         return number
-    name = uuid.uuid4().hex
+    name = number_name(payout, payout.numbers.count())
     request = provider.request(_order(payout, name))
     return PayoutNumber.objects.create(
         payout=payout,
@@ -36,6 +38,11 @@ def number_live(payout: Payout, provider: Provider) -> PayoutNumber:
         request_encrypted=encrypt(request),
         request_sha256=hashlib.sha256(request).hexdigest(),
     )
+
+
+def number_name(payout: Payout, before: int) -> str:
+    """32 lower-case hexadecimal digits: what every provider takes."""
+    return hashlib.sha256(f"{payout.id.hex}:{before}".encode()).hexdigest()[:32]
 
 
 def number_end(number_id: int, state: str) -> None:

@@ -167,6 +167,18 @@ def _set_aside(payout: Payout, why: str) -> None:
     log.error("payout_not_sendable", payout=payout.id.hex, why=why[:DETAIL_MAX_CHARS])
 
 
+def payouts_overdue_set_aside() -> int:
+    """Payouts past the last question (their workers were away, or the books were restored) go to a
+    person at once; how many."""
+    give_up = dt.timedelta(seconds=settings.PAYOUT_GIVE_UP_S)
+    late = Payout.objects.filter(
+        ended_at=None, manual_reason="", first_submitted_at__lt=Now() - give_up
+    )
+    return late.update(
+        manual_reason=ManualReason.TOO_LONG, manual_at=Now(), next_attempt_at=None, step=Step.QUERY
+    )
+
+
 # --- call -----------------------------------------------------------------------------------------
 
 

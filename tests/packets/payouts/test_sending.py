@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+from django.core.management import call_command
 from django.db import DatabaseError, IntegrityError, connection, transaction
 from django.db.models.functions import Now
 
@@ -154,6 +155,24 @@ def test_a_new_number_only_after_the_old_one_is_dead(rail: Rail) -> None:
     states = list(payout.numbers.order_by("id").values_list("state", flat=True))
     assert states == ["failed", "paid"]
     assert rail.asked[0][1] != rail.asked[1][1]
+
+
+def test_restored_books_send_under_the_number_that_the_provider_knows(rail: Rail) -> None:
+    """The backup is from before the send: the payout stands there as it was created."""
+    payout = payout_of(provider_account())
+    with transaction.atomic():
+        rail.says(PAID)
+        sending.payout_step()
+        transaction.set_rollback(True)  # as a restore forgets it
+    assert Payout.objects.get(id=payout.id).state == State.CREATED
+    call_command("hold_payouts")
+    assert not sending.payout_step(), "sent before anybody reconciled"
+
+    ProviderAccount.objects.update(breaker="closed", breaker_reason="", breaker_until=None)
+    rail.says(PAID)
+    step(payout)
+
+    assert rail.asked[0][1] == rail.asked[1][1]
 
 
 # --- processes die --------------------------------------------------------------------------------
