@@ -13,7 +13,8 @@ transaction
     moves the cursor by compare-and-set
 
 so a worker killed in the middle has done nothing, and two workers never do the same. If that were
-ever wrong, the unique reference `settle:<claim>` still lets each claim be paid once.
+ever wrong, the unique reference `settle:<claim>` still lets each claim be paid once: the batch is
+refused, and settled again in the way that passes over what is there.
 
 A batch that Postgres refuses is halved until the bad claim stands alone. It is parked with the
 reason, its money stays in escrow, and the rest of the lane is settled. Trouble that isn't the
@@ -60,6 +61,7 @@ REASON_MAX_CHARS = 300  # ClaimState.reason
 
 _TRY_AGAIN = frozenset({"40P01", "40001", "55P03"})  # deadlock, serialization, lock timeout
 _TOO_SLOW = "57014"  # statement timeout
+_TAKEN = "23505"  # a reference or a state that is there already
 # Classes of errors that the rows themselves cause: data, integrity, RAISE EXCEPTION of a trigger.
 _REFUSALS = ("22", "23", "P0")
 
@@ -114,11 +116,8 @@ SELECT lane.claimed_count, packet.escrow_id, packet.currency
  WHERE lane.id = %s
 """
 
-# Wallets and states are looked up by scalar subqueries, which Postgres can only answer by their
-# unique keys. As joins they are at the mercy of its statistics, which in the first minute of a big
-# packet are those of empty tables (seen: 270 settled claims a second).
-#
-# In the order of the owners, so that two workers making the same wallets don't cross.
+# In the order of the owners, so that two workers making the same wallets don't cross. A wallet that
+# is there already costs no more this way than by looking first.
 _MAKE_WALLETS = """
 INSERT INTO packets_account (kind, owner, currency, debits_fen, credits_fen, created_at)
 SELECT 'wallet', person.owner, %(currency)s, 0, 0, now()
@@ -126,21 +125,22 @@ SELECT 'wallet', person.owner, %(currency)s, 0, 0, now()
           FROM packets_claim AS claim
          WHERE claim.lane_id = %(lane)s AND claim.position BETWEEN %(first)s AND %(last)s
        ) AS person
- WHERE (SELECT wallet.id FROM packets_account AS wallet
-         WHERE wallet.kind = 'wallet' AND wallet.owner = person.owner
-           AND wallet.currency = %(currency)s) IS NULL
  ORDER BY person.owner
-    ON CONFLICT (kind, owner, currency) DO NOTHING
+    ON CONFLICT (owner, kind, currency) DO NOTHING
 """
 
-_MOVE = """
+# Wallets are looked up by scalar subqueries, which Postgres can only answer by their unique key. As
+# a join they are at the mercy of its statistics, which in the first minute of a big packet are
+# those of empty tables (seen: 270 settled claims a second). In the order of the owners, so that the
+# look-ups go along the key.
+_MOVING = """
 WITH due AS MATERIALIZED (
     SELECT claim.id, claim.amount_fen, encode(claim.participant, 'hex') AS owner,
            'settle:' || encode(uuid_send(claim.id), 'hex') AS reference,
-           COALESCE((SELECT known.state <> 'parked' FROM packets_claimstate AS known
-                      WHERE known.claim_id = claim.id), false) AS already
+           {already} AS already
       FROM packets_claim AS claim
      WHERE claim.lane_id = %(lane)s AND claim.position BETWEEN %(first)s AND %(last)s
+     ORDER BY owner
 ), moved AS (
     INSERT INTO packets_transfer
            (reference, kind, debit_account_id, credit_account_id, currency, amount_fen)
@@ -151,16 +151,13 @@ WITH due AS MATERIALIZED (
            %(currency)s, due.amount_fen
       FROM due
      WHERE NOT due.already
-        ON CONFLICT (reference) DO NOTHING
+        {moved_before}
     RETURNING id, reference, amount_fen
 ), stated AS (
     INSERT INTO packets_claimstate (claim_id, state, transfer_id, reason)
     SELECT substr(moved.reference, 8)::uuid, 'settled', moved.id, ''
       FROM moved
-        ON CONFLICT (claim_id) DO UPDATE
-       SET state = 'settled', transfer_id = EXCLUDED.transfer_id, reason = '',
-           changed_at = statement_timestamp()
-     WHERE packets_claimstate.state = 'parked'
+        {stated_before}
     RETURNING claim_id
 )
 SELECT (SELECT count(*) FROM due),
@@ -168,6 +165,22 @@ SELECT (SELECT count(*) FROM due),
        (SELECT count(*) FROM stated),
        (SELECT COALESCE(sum(amount_fen), 0)::bigint FROM moved)
 """
+
+# A range that nobody has been at, as ranges are: whatever is there already refuses it. Asking
+# first, and each ON CONFLICT, would cost every row another look-up.
+_MOVE = _MOVING.format(already="false", moved_before="", stated_before="")
+
+# The same where somebody has been, be it the risk rules in this very transaction: what is settled
+# or held stays, what is parked gets settled.
+_MOVE_REST = _MOVING.format(
+    already="""COALESCE((SELECT known.state <> 'parked' FROM packets_claimstate AS known
+                      WHERE known.claim_id = claim.id), false)""",
+    moved_before="ON CONFLICT (reference) DO NOTHING",
+    stated_before="""ON CONFLICT (claim_id) DO UPDATE
+       SET state = 'settled', transfer_id = EXCLUDED.transfer_id, reason = '',
+           changed_at = statement_timestamp()
+     WHERE packets_claimstate.state = 'parked'""",
+)
 
 _MOVE_CURSOR = """
 UPDATE packets_lanecursor SET settled_count = %s WHERE lane_id = %s AND settled_count = %s
@@ -262,11 +275,13 @@ def retry_parked(limit: int = BATCH_CLAIMS) -> SettlementResult:
     return total
 
 
-def _settle_range(lane_id: int, first: int, last: int) -> SettlementResult:
+def _settle_range(lane_id: int, first: int, last: int, statement: str = _MOVE) -> SettlementResult:
     """Settle positions first..last; what is refused is halved, and parked where it stands alone."""
     try:
-        return _transaction(lambda: _batch(lane_id, first, last))
+        return _transaction(lambda: _batch(lane_id, first, last, statement))
     except (DatabaseError, ReferenceTaken) as error:
+        if statement is _MOVE and _state(error) == _TAKEN:
+            return _settle_range(lane_id, first, last, _MOVE_REST)
         refused = _is_refusal(error)
         if first == last and refused:
             reason = _reason(error)
@@ -275,26 +290,26 @@ def _settle_range(lane_id: int, first: int, last: int) -> SettlementResult:
         if first == last or not (refused or _state(error) == _TOO_SLOW):
             raise
     middle = (first + last) // 2
-    done = _settle_range(lane_id, first, middle)
+    done = _settle_range(lane_id, first, middle, statement)
     if done.busy:
         return done
-    return done + _settle_range(lane_id, middle + 1, last)
+    return done + _settle_range(lane_id, middle + 1, last, statement)
 
 
-def _batch(lane_id: int, first: int, last: int) -> SettlementResult:
+def _batch(lane_id: int, first: int, last: int, statement: str = _MOVE) -> SettlementResult:
     with transaction.atomic(), connection.cursor() as cursor:
         start = _lock(cursor, lane_id)
         if start != first - 1:
             # Taken, or moved on since: somebody else is settling this lane.
             return SettlementResult(busy=True)
-        done = _move(cursor, lane_id, first, last)
+        done = _move(cursor, lane_id, first, last, statement)
         cursor.execute(_MOVE_CURSOR, [last, lane_id, first - 1])
         if cursor.rowcount != 1:
             raise TapeBroken(f"the cursor of lane {lane_id} moved under its lock")
         return done
 
 
-def _move(cursor: Any, lane_id: int, first: int, last: int) -> SettlementResult:
+def _move(cursor: Any, lane_id: int, first: int, last: int, statement: str) -> SettlementResult:
     """Pay the claims at these positions; the caller's transaction holds what makes it safe."""
     cursor.execute(_READ_LANE, [lane_id])
     _, escrow_id, currency = cursor.fetchone()
@@ -309,7 +324,7 @@ def _move(cursor: Any, lane_id: int, first: int, last: int) -> SettlementResult:
     held = claims_hold(
         cursor, lane_id=lane_id, first=first, last=last, escrow_id=escrow_id, currency=currency
     )
-    cursor.execute(_MOVE, names)
+    cursor.execute(_MOVE_REST if held else statement, names)
     due, already, settled, settled_fen = cursor.fetchone()
     if due != last - first + 1:
         raise TapeBroken(f"lane {lane_id}: {due} claims at positions {first} to {last}")
@@ -338,7 +353,9 @@ def _unpark(claim_id: uuid.UUID, lane_id: int, position: int) -> SettlementResul
             .filter(claim_id=claim_id, state=ClaimState.State.PARKED)
             .exists()
         )
-        return _move(cursor, lane_id, position, position) if still else SettlementResult()
+        if not still:
+            return SettlementResult()
+        return _move(cursor, lane_id, position, position, _MOVE_REST)
 
 
 def _lock(cursor: Any, lane_id: int) -> int | None:
@@ -352,11 +369,8 @@ def _lock(cursor: Any, lane_id: int) -> int | None:
 
 
 def _limit(cursor: Any) -> None:
-    """Bounds for this transaction; and its foreign keys are looked up by key.
-
-    A session keeps its plans for foreign keys: one made while a table was empty would read all of
-    it for each row later.
-    """
+    """Bounds for this transaction; and what it looks up it looks up by key, however few there are
+    while it plans."""
     cursor.execute(
         "SELECT set_config('statement_timeout', %s, true), set_config('lock_timeout', %s, true),"
         " set_config('idle_in_transaction_session_timeout', %s, true),"

@@ -30,7 +30,7 @@ SELECT 'held', person.owner, %(currency)s, 0, 0, now()
          WHERE held.kind = 'held' AND held.owner = person.owner
            AND held.currency = %(currency)s) IS NULL
  ORDER BY person.owner
-    ON CONFLICT (kind, owner, currency) DO NOTHING
+    ON CONFLICT (owner, kind, currency) DO NOTHING
 """
 
 # All accounts of the batch, those of the claims that aren't held too: they are moved by the next

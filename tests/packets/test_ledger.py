@@ -10,6 +10,7 @@ from django.db import IntegrityError, connection, transaction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from engine.lib.sql import load
 from packets import ledger
 from packets.ledger import Entry, InsufficientFunds, Posted, ReferenceReused
 from packets.models import Account, ClaimState, Transfer
@@ -145,11 +146,27 @@ def test_to_oneself_is_no_transfer() -> None:
 def test_currencies_do_not_mix() -> None:
     alice, hongkong = rich("alice", 1_000), wallet("alice", "HKD")
     before = picture()
-    with pytest.raises(IntegrityError, match="transfer_credit_currency"):
+    with pytest.raises(IntegrityError, match=f"there is no account {hongkong.id} in CNY"):
         ledger.post([move("exchange", alice, hongkong, 100)])
-    with pytest.raises(IntegrityError, match="transfer_debit_currency"):
+    with pytest.raises(IntegrityError, match=f"there is no account {alice.id} in HKD"):
         ledger.post([move("exchange", alice, hongkong, 100, currency="HKD")])
     assert picture() == before
+
+
+def test_accounts_that_are_not_there() -> None:
+    alice, bob = rich("alice", 1_000), rich("bob", 1_000)
+    before = picture()
+    nobody = Account(id=10**9)
+    for good_and_bad in (
+        [move("to nobody", alice, nobody, 1)],
+        [move("from nobody", nobody, alice, 1)],
+        # A sound movement of the same accounts beside it hides nothing.
+        [move("sound", alice, bob, 1), move("to nobody", bob, nobody, 1)],
+        [move("sound", alice, bob, 1), move("exchange", bob, alice, 1, currency="HKD")],
+    ):
+        with pytest.raises(IntegrityError, match="there is no account"):
+            ledger.post(good_and_bad)
+        assert picture() == before
 
 
 def test_one_account_of_a_kind() -> None:
@@ -283,22 +300,47 @@ def test_accounts_start_with_nothing(owner: Owner) -> None:
 
 
 @pytest.mark.control
-def test_without_the_currency_keys_currencies_mix(owner: Owner) -> None:
+def test_without_looking_for_the_accounts_anything_is_moved(owner: Owner) -> None:
     alice, hongkong = rich("alice", 1_000), wallet("alice", "HKD")
-    owner.execute("ALTER TABLE packets_transfer DROP CONSTRAINT transfer_credit_currency")
-    moved = owner.execute(
-        "INSERT INTO packets_transfer (reference, kind, debit_account_id, credit_account_id,"
-        " amount_fen, currency) VALUES ('x', 'settle', %s, %s, 1, 'CNY')",
-        [alice.id, hongkong.id],
-    )
-    assert moved.rowcount == 1
+    owner.execute(without_guard(load("packets", "ledger.sql"), "one_currency"))
+    for number, account_id in enumerate([hongkong.id, 10**9]):
+        moved = owner.execute(
+            "INSERT INTO packets_transfer (reference, kind, debit_account_id, credit_account_id,"
+            " amount_fen, currency) VALUES (%s, 'settle', %s, %s, 1, 'CNY')",
+            [f"x{number}", alice.id, account_id],
+        )
+        assert moved.rowcount == 1
+
+
+REFERS_TO_NOTHING = [
+    # A claim that is not there, with a transfer that is.
+    "INSERT INTO packets_claimstate (claim_id, state, transfer_id, reason)"
+    " VALUES (gen_random_uuid(), 'settled', (SELECT max(id) FROM packets_transfer), '')",
+    "INSERT INTO packets_claimstate (claim_id, state, reason)"
+    " VALUES (gen_random_uuid(), 'parked', '')",
+    # A transfer that is not there, at once or when a parked claim goes on.
+    "INSERT INTO packets_claimstate (claim_id, state, transfer_id, reason)"
+    " VALUES (%(claim)s, 'settled', 1000000000, '')",
+    "INSERT INTO packets_claimstate (claim_id, state, reason) VALUES (%(claim)s, 'parked', '');"
+    " UPDATE packets_claimstate SET state = 'settled', transfer_id = 1000000000",
+]
+
+
+@pytest.mark.parametrize("statement", REFERS_TO_NOTHING)
+def test_a_state_names_a_claim_and_a_transfer_that_are_there(owner: Owner, statement: str) -> None:
+    [claim] = make_claims(make_packet(count=3).lanes.get(), 1)
+    told = statement.replace("%(claim)s", f"'{claim.id}'")
+    with pytest.raises(psycopg.errors.ForeignKeyViolation, match="there is no such claim"):
+        owner.execute(told)
+    owner.rollback()
+    for name in ("claimstate_refers_new", "claimstate_refers_changed"):  # the control
+        owner.execute(f"DROP TRIGGER {name} ON packets_claimstate")
+    owner.execute(told)
 
 
 def test_the_file_may_be_installed_again(owner: Owner) -> None:
-    from engine.lib.sql import load
-
     text = load("packets", "ledger.sql")
-    assert {"account_order", "insert_only", "one_currency"} <= guards(text)
+    assert {"account_order", "insert_only", "one_currency", "claimstate_refers"} <= guards(text)
     owner.execute(text)
     owner.execute(without_guard(text, "insert_only", "account_order"))
 

@@ -12,10 +12,11 @@ from unittest import mock
 
 import psycopg
 import pytest
-from django.db import connection
+from django.db import IntegrityError, connection
 
 from engine.lib.sql import load
 from packets import settlement
+from packets.ledger import sqlstate
 from packets.models import Lane
 from packets.settlement import SettlementResult, settle_due, settle_lane
 from tests.conftest import wait_until
@@ -74,8 +75,9 @@ def test_five_sweeps_at_once_pay_everybody_once() -> None:
 
 
 @pytest.mark.control
+@pytest.mark.parametrize("way", ["nobody was here", "somebody was here"])
 def test_without_the_cursors_lock_the_reference_still_pays_once(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     """Guards overlap here: with lock and compare-and-set gone, the unique reference is left."""
     _, lane = one_lane(100)
@@ -89,6 +91,7 @@ def test_without_the_cursors_lock_the_reference_still_pays_once(
         "UPDATE packets_lanecursor SET settled_count = %s"
         " WHERE lane_id = %s AND %s::bigint IS NOT NULL",
     )
+    statement = settlement._MOVE if way == "nobody was here" else settlement._MOVE_REST
     meeting = threading.Barrier(4)
     really_move = settlement._move
 
@@ -98,12 +101,21 @@ def test_without_the_cursors_lock_the_reference_still_pays_once(
 
     monkeypatch.setattr(settlement, "_move", move_together)
 
-    results = in_threads(4, lambda _: settlement._batch(lane.id, 1, 60))
+    def work(_: int) -> SettlementResult:
+        try:
+            return settlement._batch(lane.id, 1, 60, statement)
+        except IntegrityError as error:
+            assert sqlstate(error) == settlement._TAKEN
+            return SettlementResult(failed=1)
+
+    results = in_threads(4, work)
 
     # All four were at the same claims, which the lock would have prevented …
     assert [result.busy for result in results] == [False] * 4
-    # … and one of them paid.
+    # … and one of them paid. The others were refused, or passed over what was there.
     assert sorted(result.settled for result in results) == [0, 0, 0, 60]
+    refused = 3 if statement is settlement._MOVE else 0
+    assert sum(result.failed for result in results) == refused
     assert_all_paid_once()
 
 
