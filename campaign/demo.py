@@ -13,6 +13,7 @@ import dataclasses
 import datetime as dt
 import hashlib
 import hmac
+import json
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -35,7 +36,9 @@ from engine.lib import auth, crypto
 from engine.lib.clock import now
 from engine.models import ApiKey, ClientApp, ClientKey
 from packets.limit_rules import Wanted, limit_rule_set
-from packets.models import Lane, LimitRule, Packet
+from packets.models import Lane, LimitRule, Packet, ProviderAccount
+from packets.providers import credentials_of
+from packets.providers.sandbox.adapter import CAPABILITIES as SANDBOX
 
 ACTOR = "system:seed_demo"
 APP_SLUG = "demo"
@@ -46,6 +49,7 @@ CAMPAIGN_LENGTH = dt.timedelta(days=365)
 # A campaign that ends sooner than this is replaced: a demo must not stop in the middle.
 LEAST_LEFT = dt.timedelta(days=1)
 
+PROVIDER_NAME = "sandbox"
 PACKET_NAME, PACKET_PORTIONS, PACKET_FEN = "packet", 1_000, 100_000  # ¥1,000 for a thousand people
 POOL_NAME, POOL_PORTIONS, POOL_FEN, POOL_LANES = "pool", 1_000_000, 200_000_000, 16
 LARGEST_FEN = 5_000  # nobody's luck is worth more than ¥50 here
@@ -94,6 +98,7 @@ class Demo:
     api_key: str
     client_key: dict[str, str]
     staff: list[StaffMember]
+    provider: str | None = None  # what a withdrawal names; None where no sandbox runs
 
 
 def demo_seed() -> Demo:
@@ -112,6 +117,7 @@ def demo_seed() -> Demo:
             api_key=_api_key(app),
             client_key=_client_key(app),
             staff=staff,
+            provider=_provider(app),
         )
 
 
@@ -276,6 +282,28 @@ def _exhausted(packet: Packet) -> bool:
         return False
     claimed = Lane.objects.filter(packet=packet).aggregate(n=Sum("claimed_count"))["n"] or 0
     return bool(claimed >= packet.count)
+
+
+def _provider(app: ClientApp) -> str | None:
+    """The account at the sandbox of this copy, whose address follows the copy's."""
+    if not settings.SANDBOX_URL:
+        return None
+    secret = {"secret": settings.SANDBOX_SECRET}
+    account, _ = ProviderAccount.objects.get_or_create(
+        name=PROVIDER_NAME,
+        defaults={
+            "kind": ProviderAccount.Kind.SANDBOX,
+            "min_fen": SANDBOX.min_fen,
+            "max_fen": SANDBOX.max_fen,
+            "client_apps": [app.pk],
+        },
+    )
+    known = _readable(account.credentials_encrypted) and credentials_of(account) == secret
+    if not known or account.base_url != settings.SANDBOX_URL:
+        account.base_url = settings.SANDBOX_URL
+        account.credentials_encrypted = crypto.encrypt(json.dumps(secret).encode())
+        account.save(update_fields=["base_url", "credentials_encrypted", "changed_at"])
+    return account.name
 
 
 def _client_key(app: ClientApp) -> dict[str, str]:

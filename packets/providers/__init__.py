@@ -26,6 +26,10 @@ def provider_of(account: ProviderAccount) -> Provider:
 def adapter_of(kind: str, address: str, credentials: Mapping[str, Any]) -> Provider:
     """The adapter for keys at hand, such as those of a form. Raises CredentialsMissing; no I/O."""
     match kind:
+        case "sandbox":
+            from packets.providers.sandbox import adapter
+
+            return adapter.SandboxProvider(address, credentials)
         case "wechat":
             from packets.providers import wechat
 
@@ -41,6 +45,10 @@ def adapter_of(kind: str, address: str, credentials: Mapping[str, Any]) -> Provi
 def credential_fields(kind: str) -> tuple[Field, ...]:
     """What the credentials of an account of this kind consist of, in the order of its form."""
     match kind:
+        case "sandbox":
+            from packets.providers.sandbox import adapter
+
+            return adapter.FIELDS
         case "wechat":
             from packets.providers import wechat
 

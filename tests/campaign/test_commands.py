@@ -23,7 +23,8 @@ from engine.models import ClientKey
 from engine.run.paths import CHECKOUT
 from packets import services as packet_services
 from packets.claiming.effects import Result
-from packets.models import Account, Packet, Transfer
+from packets.models import Account, Packet, ProviderAccount, Transfer
+from packets.providers import provider_of
 from tests import world
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -54,6 +55,18 @@ def call(*arguments: str) -> str:
 def seed(run: Callable[..., str] = call) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(run("seed_demo"))  # one JSON object and nothing else
     return found
+
+
+def test_the_demo_pays_out_through_the_copy_s_own_sandbox(settings: Any) -> None:
+    assert seed()["provider"] is None, "no sandbox runs beside these tests"
+    for url in ("http://127.0.0.1:1", "http://127.0.0.1:2"):
+        settings.SANDBOX_URL, settings.SANDBOX_SECRET = url, "0123456789abcdef"
+        name = seed()["provider"]
+        account = ProviderAccount.objects.get(name=name)
+        assert account.base_url == url
+        assert provider_of(account).name == "sandbox"
+        assert "0123456789abcdef" not in account.credentials_encrypted
+    assert ProviderAccount.objects.count() == 1
 
 
 def caller(demo: dict[str, Any], token: str) -> auth.Caller:

@@ -10,6 +10,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
 from engine.lib import clock
 from engine.lib.outgoing import READ_S, Answer, CallFailed, Limits, call
 from packets.providers.base import (
@@ -24,6 +27,7 @@ from packets.providers.base import (
     Result,
     StatementLine,
 )
+from packets.providers.fields import Field, only_known, text_of
 from packets.providers.sandbox.signing import (
     EVENT_HEADER,
     SIGNATURE_HEADER,
@@ -45,6 +49,16 @@ CAPABILITIES = Capabilities(
 STATEMENT = Limits(read_s=60.0, call_s=300.0, max_bytes=256 * 1024 * 1024)
 MIN_SECRET_CHARS = 16
 DETAIL_MAX_CHARS = 200
+FIELDS = (
+    Field("secret", gettext_lazy("secret"), True, True, gettext_lazy("SANDBOX_SECRET of its server.")),
+    Field(
+        "patience_s",
+        gettext_lazy("patience in seconds"),
+        False,
+        False,
+        gettext_lazy("How long an answer is waited for; 10 where it is empty."),
+    ),
+)
 # Refusals that leave nothing behind under this number, by their codes.
 _NEVER_TAKEN = frozenset({"PARAM_ERROR", "AMOUNT_OUT_OF_RANGE"})
 # Failures of a number, not of the payout.
@@ -52,23 +66,22 @@ _ANOTHER_NUMBER = frozenset({"ORDER_CLOSED"})
 
 
 class SandboxProvider:
-    """Implements `base.Provider`; `credentials` holds `secret`, and may hold `patience_s`: how long
-    an answer is waited for.
-    """
+    """Implements `base.Provider`; what `credentials` hold is said by FIELDS."""
 
     name = "sandbox"
     capabilities = CAPABILITIES
 
     def __init__(self, base_url: str, credentials: Mapping[str, Any]) -> None:
-        secret = credentials.get("secret")
-        if not isinstance(secret, str) or len(secret) < MIN_SECRET_CHARS:
-            raise CredentialsMissing("secret", f"at least {MIN_SECRET_CHARS} characters")
+        only_known(credentials, FIELDS)
+        secret = text_of(credentials, "secret")
+        if len(secret) < MIN_SECRET_CHARS:
+            raise CredentialsMissing("secret", _("At least 16 characters are needed."))
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
-            raise CredentialsMissing("base_url", "an http(s) address without a user is needed")
+            raise CredentialsMissing("base_url", _("It begins with http:// or https://."))
         self._base_url = base_url.rstrip("/")
         self._secret = secret.encode()
-        self._limits = Limits(read_s=_patience_s(credentials.get("patience_s", READ_S)))
+        self._limits = Limits(read_s=_patience_s(credentials))
 
     # --- orders -------------------------------------------------------------------------------
 
@@ -264,10 +277,15 @@ def _json(reply: Answer) -> dict[str, Any]:
     return said if isinstance(said, dict) else {}
 
 
-def _patience_s(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= READ_S:
-        raise CredentialsMissing("patience_s", f"seconds, at most {READ_S:g}")
-    return float(value)
+def _patience_s(credentials: Mapping[str, Any]) -> float:
+    text = text_of(credentials, "patience_s", required=False)
+    try:
+        patience_s = float(text or READ_S)
+    except ValueError:
+        patience_s = 0.0
+    if not 0 < patience_s <= READ_S:
+        raise CredentialsMissing("patience_s", _("Enter more than 0 and at most 10 seconds."))
+    return patience_s
 
 
 def _seconds(text: str) -> float | None:

@@ -37,7 +37,7 @@ class SandboxServer:
 
     @property
     def credentials(self) -> dict[str, Any]:
-        return {"secret": self.secret, "patience_s": PATIENCE_S}
+        return {"secret": self.secret, "patience_s": str(PATIENCE_S)}
 
     def provider(self, **credentials: Any) -> SandboxProvider:
         return SandboxProvider(self.url, {**self.credentials, **credentials})

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -15,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from engine.lib.outgoing import Limits
+from engine.run.paths import CHECKOUT
 from packets.providers.base import (
     BadCallback,
     CredentialsMissing,
@@ -275,6 +278,17 @@ def test_the_control_refuses_what_cannot_be_meant(sandbox: SandboxStand, changes
         sandbox.provider.control(changes)
 
 
+def test_the_server_knows_nothing_of_django_or_of_our_models() -> None:
+    said = "import sys, packets.providers.sandbox.server as _; print(*sorted(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", said], cwd=CHECKOUT, capture_output=True, text=True, check=True
+    )
+    rooms = {name.split(".")[0] for name in done.stdout.split()}
+    assert "packets" in rooms
+    assert not rooms & {"django", "celery", "psycopg", "campaign"}
+    assert "packets.models" not in done.stdout
+
+
 def test_each_call_is_in_the_log_from_its_start_to_its_end(sandbox: SandboxStand) -> None:
     made, request = send(sandbox, "fault:slow_answer:0.3")
     sandbox.provider.submit(made.out_number, request)
@@ -286,7 +300,7 @@ def test_each_call_is_in_the_log_from_its_start_to_its_end(sandbox: SandboxStand
 
 
 def test_a_call_whose_caller_left_ends_when_it_left(sandbox: SandboxStand) -> None:
-    hasty = sandbox.server.provider(patience_s=0.2)
+    hasty = sandbox.server.provider(patience_s="0.2")
     made, request = send(sandbox, "fault:timeout_after_paying")
     assert hasty.submit(made.out_number, request).code == "timeout"
     wait_until(lambda: sandbox.provider.control()["calls"][0]["ended_ns"] is not None)
@@ -343,10 +357,11 @@ def test_credentials_that_cannot_work_are_named() -> None:
     for url, credentials, field in (
         ("http://a", {}, "secret"),
         ("http://a", {"secret": "short"}, "secret"),
+        ("http://a", {"secret": "x" * 16, "nonsense": "1"}, "nonsense"),
         ("ftp://a", {"secret": "x" * 16}, "base_url"),
         ("http://u:p@a", {"secret": "x" * 16}, "base_url"),
-        ("http://a", {"secret": "x" * 16, "patience_s": 0}, "patience_s"),
-        ("http://a", {"secret": "x" * 16, "patience_s": 11}, "patience_s"),
+        ("http://a", {"secret": "x" * 16, "patience_s": "0"}, "patience_s"),
+        ("http://a", {"secret": "x" * 16, "patience_s": "11"}, "patience_s"),
     ):
         with pytest.raises(CredentialsMissing) as refused:
             SandboxProvider(url, credentials)
