@@ -77,7 +77,15 @@ def test_seeding_twice_prints_the_same_and_makes_nothing_twice() -> None:
     first, second = seed(manage), seed(manage)
 
     assert first == second
-    assert set(first) == {"campaign", "packet", "pool", "api_key", "client_key", "staff"}
+    assert set(first) == {
+        "campaign",
+        "packet",
+        "pool",
+        "api_key",
+        "client_key",
+        "staff",
+        "provider",
+    }
     assert set(first["client_key"]) == {"kid", "secret"}
     people = {member["username"]: member for member in first["staff"]}
     assert {name: member["group"] for name, member in people.items()} == {

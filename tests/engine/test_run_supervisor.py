@@ -28,7 +28,7 @@ from tests.private_copy import Copy
 
 # Whole copies start here, on cores that the other tests of a busy machine may be using.
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(300)]
-EVERYONE = {"postgres", "valkey", "web", "edge", "sandbox", "worker", "beat"}
+EVERYONE = {"postgres", "valkey", "web", "edge", "sandbox", "worker", "payouts", "beat"}
 # Seconds. A process is back within one; that it answers again takes loading Django.
 BACK_S, ANSWERS_S = 1.0, 20.0
 
@@ -164,7 +164,15 @@ def test_servers_of_yours_take_the_place_of_the_embedded_ones(
     )
     try:
         copy.start()
-        assert set(copy.pids()) == {"web", "edge", "sandbox", "worker", "beat", "supervisor"}
+        assert set(copy.pids()) == {
+            "web",
+            "edge",
+            "sandbox",
+            "worker",
+            "payouts",
+            "beat",
+            "supervisor",
+        }
         assert copy.env["DATABASE_URL"] == postgres_server.url(APP)
         before = copy.pids()
 
