@@ -50,7 +50,9 @@ STATEMENT = Limits(read_s=60.0, call_s=300.0, max_bytes=256 * 1024 * 1024)
 MIN_SECRET_CHARS = 16
 DETAIL_MAX_CHARS = 200
 FIELDS = (
-    Field("secret", gettext_lazy("secret"), True, True, gettext_lazy("SANDBOX_SECRET of its server.")),
+    Field(
+        "secret", gettext_lazy("secret"), True, True, gettext_lazy("SANDBOX_SECRET of its server.")
+    ),
     Field(
         "patience_s",
         gettext_lazy("patience in seconds"),
