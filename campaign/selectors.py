@@ -10,6 +10,7 @@ from django.db.models import (
     BigIntegerField,
     Case,
     Count,
+    Exists,
     F,
     OuterRef,
     Q,
@@ -23,6 +24,7 @@ from django.db.models.functions import Coalesce
 
 from campaign import versions
 from campaign.models import Campaign, CampaignApproval, CampaignPacket, slug_is_valid
+from engine.models import EventKind, WebhookEndpoint
 from packets.models import ClaimState, Gate, Lane, Packet
 
 State = Campaign.State
@@ -170,3 +172,23 @@ def campaigns_lagging(limit: int) -> list[uuid.UUID]:
     ) | (stopped & Q(packets__state__in=(Packet.State.OPEN, Packet.State.PAUSED)))
     rows = Campaign.objects.filter(gate_lags | packets_lag).order_by("id").distinct()
     return list(rows.values_list("pk", flat=True)[:limit])
+
+
+def campaigns_exhausted(limit: int) -> list[Campaign]:
+    """Running ones whose people can claim nothing more: every portion of every packet is given.
+
+    Only those of which an app wants to hear.
+    """
+    packets = Packet.objects.filter(campaign_link__campaign=OuterRef("pk"))
+    lanes = Lane.objects.filter(packet__campaign_link__campaign=OuterRef("pk"))
+    to_come = packets.filter(state=Packet.State.DRAFT)
+    left = lanes.exclude(packet__state=Packet.State.CLOSED).filter(claimed_count__lt=F("count"))
+    asked = WebhookEndpoint.objects.filter(
+        client_app__campaigns=OuterRef("pk"),
+        state=WebhookEndpoint.State.ACTIVE,
+        kinds__contains=[EventKind.CAMPAIGN_EXHAUSTED.value],
+    )
+    rows = Campaign.objects.filter(
+        Exists(asked), ~Exists(to_come), ~Exists(left), state__in=(State.LIVE, State.PAUSED)
+    ).filter(Exists(lanes.filter(claimed_count__gt=0)))
+    return list(rows.order_by("id")[:limit])

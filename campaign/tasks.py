@@ -72,3 +72,9 @@ def notices_mail() -> int:
 def board_samples() -> int:
     """Writes down how far the running campaigns are, for the live board's lines."""
     return board.samples_take()
+
+
+@shared_task(name="campaign.tasks.exhausted_sweep")
+def exhausted_sweep() -> int:
+    """Tells client apps of campaigns that have nothing left to claim."""
+    return services.campaigns_exhausted_tell()

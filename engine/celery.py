@@ -27,6 +27,8 @@ def _logs(**_options: object) -> None:
 app.conf.task_routes = {
     "packets.tasks.settle_*": {"queue": "settle"},
     "packets.tasks.payout_*": {"queue": "payout"},
+    # Webhooks wait for others' servers, in a process where nobody else waits for them.
+    "engine.tasks.webhook_*": {"queue": "webhook"},
 }
 
 # Seconds between sweeps. The claim path wakes nobody: a broker that hangs must not make a claim
@@ -43,7 +45,9 @@ SWEEPS = {
     "campaign.tasks.target_uploads": 2.0,
     "campaign.tasks.notices_mail": 30.0,
     "campaign.tasks.board_samples": 10.0,
+    "campaign.tasks.exhausted_sweep": 5.0,
     "engine.tasks.idempotency_purge": 3600.0,
+    "engine.tasks.webhook_sweep": 1.0,
 }
 app.conf.beat_schedule = {
     # A sweep that waited longer than its period is superseded by the next: no pile-up behind a

@@ -303,6 +303,10 @@ PEOPLE_PORTION_MIN_FEN = env.integer("PEOPLE_PORTION_MIN_FEN", 1, low=1, high=10
 # campaign with many accounts would gather the money in one of them before anybody looks.
 PEOPLE_MONEY_AGE_H = env.integer("PEOPLE_MONEY_AGE_H", 0, low=0, high=31 * 24)
 
+# --- Webhooks (engine/webhooks/) ------------------------------------------------------------------
+# For development: this machine itself may be called, also without TLS; nothing else private may.
+WEBHOOK_ALLOW_LOOPBACK = env.boolean("WEBHOOK_ALLOW_LOOPBACK", False)
+
 # --- Celery: a wake-up, never the record ----------------------------------------------------------
 CELERY_BROKER_URL = BROKER_URL
 CELERY_RESULT_BACKEND = None

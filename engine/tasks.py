@@ -11,3 +11,11 @@ from engine.lib.idempotency import records_purge
 def idempotency_purge() -> None:
     """Forget answers that are no longer replayed; what they made keeps its key for ever."""
     records_purge()
+
+
+@shared_task(name="engine.tasks.webhook_sweep")
+def webhook_sweep() -> dict[str, int]:
+    """Deliver webhooks that are due; each run of it is one more caller."""
+    from engine.webhooks.deliveries import deliver_due
+
+    return deliver_due()

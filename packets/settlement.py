@@ -10,6 +10,7 @@ transaction
     holds what the risk rules say (packets/holds): escrow → held, instead of the wallet
     writes the transfers escrow → wallet; the ledger's trigger locks the accounts by id, moves them
     writes what became of each claim
+    tells client apps that asked (events.py)
     moves the cursor by compare-and-set
 
 so a worker killed in the middle has done nothing, and two workers never do the same. If that were
@@ -36,6 +37,7 @@ import structlog
 from django.db import Error as DatabaseError
 from django.db import connection, transaction
 
+from packets import events
 from packets.holds.holding import claims_hold
 from packets.ledger import sqlstate
 from packets.models import ClaimState, LaneCursor
@@ -332,6 +334,7 @@ def _move(cursor: Any, lane_id: int, first: int, last: int, statement: str) -> S
         raise ReferenceTaken(
             f"{due - already - settled} claims have a transfer already but were never settled"
         )
+    events.claims_settled(cursor, names)
     return SettlementResult(settled=settled, settled_fen=settled_fen, batches=1, held=held)
 
 

@@ -5,6 +5,7 @@
     life      launch, pause, resume, kill, end, settle  topups    more money, a later end
     targets   lists of people                           notices   what staff have to know
     rains     rounds with a timetable, and moving them
+    events    what client apps are told
 
 Every function is keyword-only, raises `ServiceError` (field, code, words) and then has changed
 nothing. `actor` names who acts in the audit log; `by` is the person where it matters who they are:
@@ -27,6 +28,7 @@ from campaign.services.drafts import (
     campaign_packet_remove,
     campaign_update,
 )
+from campaign.services.events import campaigns_exhausted_tell
 from campaign.services.life import (
     campaign_end,
     campaign_kill,
@@ -91,6 +93,7 @@ __all__ = [
     "campaign_settle",
     "campaign_submit",
     "campaign_update",
+    "campaigns_exhausted_tell",
     "kill_switch_all",
     "notice_text",
     "notices_mail_due",

@@ -21,10 +21,12 @@ from campaign.convergence import campaign_converge, campaign_locked
 from campaign.models import Campaign, CampaignApproval
 from campaign.services.common import RUNNING, State, States, audit, fund, states
 from campaign.services.common import transition as _transition
+from campaign.services.events import campaign_tell
 from campaign.versions import version_hash
 from engine.lib.audit import audit_record
 from engine.lib.clock import now
 from engine.lib.errors import ServiceError
+from engine.lib.outbox import EventKind
 from packets import ledger
 from packets import services as packet_services
 from packets.models import Gate, Packet, Transfer
@@ -57,6 +59,7 @@ def campaign_launch(*, campaign_id: uuid.UUID, actor: str) -> Campaign:
         fund(campaign, campaign.budget_fen, f"fund:{campaign.pk.hex}")
         for link in campaign.links.order_by("packet"):
             packet_services.packet_open(packet_id=link.packet_id, actor=actor)
+        campaign_tell(campaign, EventKind.CAMPAIGN_LAUNCHED)
         audit(
             campaign,
             actor,
@@ -175,4 +178,6 @@ def _move(
     with transaction.atomic():
         before = campaign_locked(campaign_id).state
         campaign = _transition(campaign_id, sources, target)
+        if target in (State.ENDED, State.KILLED):
+            campaign_tell(campaign, EventKind.CAMPAIGN_ENDED)
         audit(campaign, actor, verb, *states(before, target), reason=reason)

@@ -138,6 +138,7 @@ class Launch:
         supervisor.start(services.sandbox(self.config, self.environ))
         supervisor.start(services.worker(self.config, self.environ))
         supervisor.start(services.payouts(self.config, self.environ))
+        supervisor.start(services.webhooks(self.config, self.environ))
         supervisor.start(services.beat(self.config, self.environ))
         say("· web, edge, sandbox, workers and beat are starting")
         supervisor.wait_ready(READY_TIMEOUT_S)

@@ -38,6 +38,8 @@ QUEUES = "default,settle,growth"
 CONCURRENCY = 2
 # Threads that wait for payout providers: slow ones must not hold up settlement.
 PAYOUT_THREADS = 8
+# Threads that call client apps' webhooks; one endpoint holds at most a quarter of them.
+WEBHOOK_THREADS = 16
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,12 @@ def payouts(config: Config, environ: Mapping[str, str]) -> Service:
     """The worker that talks to payout providers: threads, for all it does is wait."""
     threads = ["-P", "threads", "-c", str(PAYOUT_THREADS)]
     return _worker(config, environ, "payouts", "payout", threads)
+
+
+def webhooks(config: Config, environ: Mapping[str, str]) -> Service:
+    """The worker that calls client apps; slow ones must not hold up anything of ours."""
+    threads = ["-P", "threads", "-c", str(WEBHOOK_THREADS)]
+    return _worker(config, environ, "webhooks", "webhook", threads)
 
 
 def _worker(

@@ -14,7 +14,7 @@ from django.utils.translation import gettext_lazy as _
 
 from engine.lib.audit import audit_record
 from engine.lib.errors import ServiceError, TransitionRefused
-from packets import ledger
+from packets import events, ledger
 from packets.models import Account, ClaimState, Hold, Transfer
 
 REASON_MAX_CHARS = 200
@@ -89,6 +89,8 @@ def _resolve(hold_id: uuid.UUID, state: Hold.State, actor: str, reason: str) -> 
                 {"state": settled, "transfer": moved.transfer_id, "claim": hold.claim_id},
             )
             assert cursor.rowcount == 1, f"claim {hold.claim_id} of hold {hold.pk} is not held"
+            if released:
+                events.claim_released(cursor, hold.claim_id, hold.currency)
         audit_record(
             actor=actor,
             action="hold.release" if released else "hold.forfeit",

@@ -122,7 +122,7 @@ class Rig:
         """Nothing is settled or swept until `resume`."""
         pids = self.copy.pids()
         for name, pid in sorted(pids.items()):
-            if name.split("-")[0] in ("beat", "worker"):
+            if name.split("-")[0] in ("beat", "worker", "payouts", "webhooks"):
                 for one in cpu.descendants(pid):
                     os.kill(one, signal.SIGSTOP)
                     self.halted.append(one)

@@ -174,6 +174,29 @@ def test_a_large_answer_goes_to_a_file_piece_by_piece_up_to_its_bound(tmp_path: 
         assert file.tell() == 0
 
 
+@pytest.mark.parametrize(
+    "text, body",
+    [
+        (HEAD + b"Content-Length: 5000\r\n\r\n" + b"x" * 5_000, b"x" * 1_000),
+        (HEAD + b"\r\n" + b"x" * 5_000, b"x" * 1_000),
+        (HEAD + b"Content-Length: 10\r\n\r\nshort", b"short"),
+        (HEAD + b"Content-Length: 0\r\n\r\n", b""),
+    ],
+)
+def test_who_needs_the_status_only_gets_the_beginning_of_any_answer(
+    text: bytes, body: bytes
+) -> None:
+    limits = Limits(0.5, 0.3, 0.8, 1_000, cut=True)
+    with listening(answering(text)) as port:
+        assert call("POST", f"http://127.0.0.1:{port}/x", limits=limits).body == body
+
+
+def test_the_status_counts_though_the_text_never_comes() -> None:
+    limits = Limits(0.5, 0.3, 0.8, 1_000, cut=True)
+    with listening(dripping(HEAD + b"\r\n")) as port:
+        assert call("POST", f"http://127.0.0.1:{port}/x", limits=limits).status == 200
+
+
 def test_a_redirect_is_handed_back_and_not_followed() -> None:
     seen: list[bytes] = []
     text = b"HTTP/1.1 307 Go\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n"

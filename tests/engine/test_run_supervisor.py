@@ -28,7 +28,8 @@ from tests.private_copy import Copy
 
 # Whole copies start here, on cores that the other tests of a busy machine may be using.
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(300)]
-EVERYONE = {"postgres", "valkey", "web", "edge", "sandbox", "worker", "payouts", "beat"}
+EVERYONE = {"postgres", "valkey", "web", "edge", "sandbox", "beat"}
+EVERYONE |= {"worker", "payouts", "webhooks"}
 # Seconds. A process is back within one; that it answers again takes loading Django.
 BACK_S, ANSWERS_S = 1.0, 20.0
 
@@ -164,15 +165,7 @@ def test_servers_of_yours_take_the_place_of_the_embedded_ones(
     )
     try:
         copy.start()
-        assert set(copy.pids()) == {
-            "web",
-            "edge",
-            "sandbox",
-            "worker",
-            "payouts",
-            "beat",
-            "supervisor",
-        }
+        assert set(copy.pids()) == EVERYONE - {"postgres", "valkey"} | {"supervisor"}
         assert copy.env["DATABASE_URL"] == postgres_server.url(APP)
         before = copy.pids()
 
@@ -288,7 +281,8 @@ def _all_answer(copy: Copy) -> bool:
             link.ping()
     except (psycopg.Error, redis.RedisError):
         return False
-    ready = all((copy.places.run / f"{name}.ready").exists() for name in ("worker", "beat"))
+    of_celery = ("worker", "payouts", "webhooks", "beat")
+    ready = all((copy.places.run / f"{name}.ready").exists() for name in of_celery)
     return ready and answers(copy.port, "/readyz") and answers(copy.edge_port, "/readyz")
 
 
