@@ -40,6 +40,8 @@ INSERT_ONLY_TABLES = (
     "packets_laneepoch",
     "packets_riskrule",
     "packets_holdappeal",
+    "packets_statementline",
+    "packets_stockcheck",
     "engine_auditevent",
     "engine_outboxevent",
     "engine_webhookattempt",

@@ -151,6 +151,8 @@ QUESTIONS = (
     Question(10, "guards_in_place", "the triggers that forbid changes are there and switched on"),
     Question(11, "payout_watched", "each open payout is due some time, or a person looks at it"),
     Question(12, "returned_once", "what nobody claimed went back once, after the lanes closed"),
+    Question(13, "lines_known", "each line of a statement is one payout's, or a difference"),
+    Question(13, "paid_listed", "each payout paid on compared days has its line, or a difference"),
     Question(15, "audit_chain", "the audit log is one unbroken chain"),
     Question(16, "whole_fen", "every amount is a whole number of fen"),
     Question(16, "fits_lua", "no amount is above 2^53 − 1"),

@@ -63,6 +63,34 @@ def payout_sweep() -> None:
     payout_sweep_run()
 
 
+@shared_task(name="packets.tasks.reconcile_sweep")
+def reconcile_sweep() -> None:
+    """Fetch the statements that are due, and compare what has come."""
+    from packets.providers import provider_of
+    from packets.reconciling import matching, statements
+
+    statements.statements_fetch_due(for_s=10, provider_of=provider_of)
+    matching.statements_match_due(for_s=10)
+
+
+@shared_task(name="packets.tasks.differences_sweep")
+def differences_sweep() -> None:
+    """Close the differences about which both sides agree by now."""
+    from packets.reconciling.matching import differences_close_agreeing
+
+    differences_close_agreeing()
+
+
+@shared_task(name="packets.tasks.three_way_sweep")
+def three_way_sweep() -> None:
+    """Redis stock, ledger and provider: once an hour, held against each other."""
+    from engine.lib.redis import stock
+    from packets.providers import provider_of
+    from packets.reconciling.three_way import three_way_due
+
+    three_way_due(client=stock(), provider_of=provider_of)
+
+
 @shared_task(name="packets.tasks.load_claimants")
 def load_claimants(lane_id: int | None = None) -> None:
     """A slice of loading winners into Redis after a rebuild, this lane's first; then the next."""

@@ -9,6 +9,7 @@
     Account ─< Transfer                double entry
     Claim ── Hold ── HoldAppeal        money that waits for a person; RiskRule says when
     ProviderAccount ─< Payout ─< PayoutNumber ─< PayoutCall   money on its way out
+    ProviderAccount ─< Statement ─< StatementLine; Difference   what the provider says of it
 
 Claim, LaneEpoch, Ticket, Transfer, RiskRule and HoldAppeal are insert-only (triggers and the
 application's role refuse the rest).
@@ -26,6 +27,7 @@ from packets.models.limit import MAX_LIMIT_WINDOW_S, LimitRule
 from packets.models.packet import MAX_LANES, Gate, Packet, PacketTarget, Participant, Ticket
 from packets.models.payouts import Payout, PayoutCall, PayoutNumber, ProviderAccount
 from packets.models.people import PeoplePacket
+from packets.models.reconciling import Difference, Statement, StatementLine, StockCheck
 
 __all__ = [
     "MAX_LANES",
@@ -35,6 +37,7 @@ __all__ = [
     "Account",
     "Claim",
     "ClaimState",
+    "Difference",
     "Gate",
     "Hold",
     "HoldAppeal",
@@ -51,6 +54,9 @@ __all__ = [
     "PeoplePacket",
     "ProviderAccount",
     "RiskRule",
+    "Statement",
+    "StatementLine",
+    "StockCheck",
     "Ticket",
     "Transfer",
 ]

@@ -191,6 +191,10 @@ class Payout(models.Model):
             models.Index(fields=["participant", "-created_at", "-id"], name="payout_participant"),
             models.Index(fields=["account", "-created_at"], name="payout_account"),
             models.Index(fields=["payee_hash", "-created_at"], name="payout_payee"),
+            # A day's statement asks for what was paid since then.
+            models.Index(
+                fields=["account", "ended_at"], name="payout_paid", condition=Q(state="paid")
+            ),
             models.Index(fields=["-created_at", "-id"], name="payout_newest"),
             models.Index(
                 fields=["manual_at"], name="payout_manual", condition=~Q(manual_reason="")

@@ -549,6 +549,54 @@ SELECT 'epoch_starts',
  GROUP BY lane.packet_id, story.next_move
 HAVING sum(story.end_fen) <> sum(story.next_fen) OR sum(story.end_count) <> sum(story.next_count)
 
+-- query: statements
+-- Said without the functions that the comparison itself uses. A line is settled where its payout
+-- agrees with it and no earlier line says the same; everything else needs a difference of its
+-- number that hasn't closed itself.
+WITH line AS MATERIALIZED (
+    SELECT row.id, row.line_no, row.out_number, row.amount_fen, row.state, day.account_id, day.day,
+           row_number() OVER (PARTITION BY day.account_id, row.out_number, row.state
+                              ORDER BY day.number, row.line_no) AS turn,
+           bool_or(row.state = 'refunded') OVER (PARTITION BY day.account_id, row.out_number) AS back
+      FROM packets_statement AS day
+      JOIN packets_statementline AS row ON row.statement_id = day.id
+     WHERE day.state = 'matched'
+)
+SELECT 'lines_known', format('account %s, day %s, line %s: number %s', line.account_id, line.day,
+                             line.line_no, line.out_number)
+  FROM line
+  LEFT JOIN packets_payoutnumber AS number ON number.number = line.out_number
+  LEFT JOIN packets_payout AS payout
+    ON payout.id = number.payout_id AND payout.account_id = line.account_id
+ WHERE (payout.id IS NULL OR line.turn > 1 OR payout.amount_fen <> line.amount_fen
+        OR CASE WHEN line.state = 'paid' THEN NOT line.back AND number.state <> 'paid'
+                ELSE number.state <> 'failed' END)
+   AND NOT EXISTS (
+       SELECT FROM packets_difference AS known
+        WHERE known.account_id = line.account_id AND known.out_number = line.out_number
+          AND known.kind <> 'missing_there' AND known.resolution <> 'agrees')
+UNION ALL
+SELECT 'paid_listed', format('payout %s, number %s', payout.id, number.number)
+  FROM packets_payout AS payout
+  JOIN packets_payoutnumber AS number ON number.payout_id = payout.id AND number.state = 'paid'
+  JOIN packets_provideraccount AS account ON account.id = payout.account_id
+ WHERE payout.state = 'paid'
+   AND NOT EXISTS (SELECT FROM line WHERE line.account_id = account.id
+                                      AND line.out_number = number.number)
+   AND NOT EXISTS (
+       SELECT FROM packets_difference AS known
+        WHERE known.payout_id = payout.id AND known.kind = 'missing_there'
+          AND known.resolution <> 'agrees')
+   AND NOT EXISTS (
+       SELECT FROM generate_series(
+                  (COALESCE(payout.first_submitted_at, payout.created_at)
+                       AT TIME ZONE account.timezone)::date,
+                  ((payout.ended_at + interval '10 minutes') AT TIME ZONE account.timezone)::date,
+                  interval '1 day') AS due
+        WHERE NOT EXISTS (SELECT FROM packets_statement AS day
+                           WHERE day.account_id = account.id AND day.day = due::date
+                             AND day.state = 'matched'))
+
 -- query: audit
 WITH chain AS (
     SELECT event.*, lag(event.hash) OVER (ORDER BY event.id) AS hash_before,
@@ -592,6 +640,8 @@ SELECT 'guards_in_place',
     ('packets_holdappeal', 'holdappeal_insert_only'),
     ('packets_claimstate', 'claimstate_once'), ('packets_claimstate', 'claimstate_refers_new'),
     ('packets_claimstate', 'claimstate_refers_changed'), ('packets_account', 'account_starts_empty'),
+    ('packets_statementline', 'statementline_insert_only'),
+    ('packets_stockcheck', 'stockcheck_insert_only'),
     ('packets_account', 'account_moves_by_transfer'), ('packets_account', 'account_stays'),
     ('engine_auditevent', 'audit_chain'), ('engine_auditevent', 'audit_append_only'),
     ('engine_outboxevent', 'outboxevent_written_once'),

@@ -45,10 +45,16 @@ TABLE_RIGHTS: dict[str, tuple[str, ...]] = {
     "packets_payout": ADD_AND_CHANGE,
     "packets_payoutnumber": ADD_AND_CHANGE,
     "packets_payoutcall": ADD_AND_CHANGE,
+    "packets_statement": ADD_AND_CHANGE,
+    "packets_statementline": ADD,
+    "packets_difference": ADD,
+    "packets_stockcheck": ADD,
 }
 # Further columns that may be changed: what a lane has given is counted by laisee_commit_claims.
 COLUMN_RIGHTS: dict[str, tuple[str, ...]] = {
     "packets_lane": ("state", "epoch", "loader", "loader_until", "direct_until"),
+    # What was found stays as it was found; what became of it may be said.
+    "packets_difference": ("state", "resolution", "reason", "resolved_by", "resolved_at"),
 }
 
 # Two at once would fail on "tuple concurrently updated"; any number nobody else uses will do.
