@@ -213,7 +213,9 @@ class AlipayProvider:
         kind = _STATUSES.get(status, Kind.UNKNOWN)
         return Result(
             kind,
-            code=(kind is Kind.FAILED_FINAL and code_in(told, "error_code")) or status,
+            code=(kind is Kind.FAILED_FINAL and code_in(told, "error_code"))
+            or status
+            or "unknown_status",
             detail=text_in(told, "fail_reason"),
             http_status=answer.status,
             provider_ref=text_in(told, "order_id"),

@@ -167,7 +167,9 @@ class WechatProvider:
         amount = order.get("transfer_amount")
         return Result(
             kind,
-            code=(kind is Kind.FAILED_FINAL and code_in(order, "fail_reason")) or state,
+            code=(kind is Kind.FAILED_FINAL and code_in(order, "fail_reason"))
+            or state
+            or "unknown_state",
             http_status=answer.status,
             provider_ref=text_in(order, "transfer_bill_no"),
             amount_fen=amount if type(amount) is int else None,
