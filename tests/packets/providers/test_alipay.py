@@ -8,6 +8,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Iterator
+from urllib.parse import parse_qsl, urlencode
 
 import pytest
 from cryptography import x509
@@ -71,6 +72,14 @@ class TestAlipay(ProviderContract):
     @pytest.fixture
     def stand(self, ali: AlipayStand) -> Stand:
         return ali
+
+    def unsigned(
+        self, headers: dict[str, str], raw: bytes
+    ) -> Iterator[tuple[dict[str, str], bytes]]:
+        given = dict(parse_qsl(raw.decode()))
+        signature = given.pop("sign")
+        for instead in ({}, {"sign": ""}, {"sign": "0" * len(signature)}):
+            yield headers, urlencode({**given, **instead}).encode()
 
 
 # --- requests -----------------------------------------------------------------------------------
