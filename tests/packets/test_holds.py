@@ -10,63 +10,25 @@ from django.db import connection
 
 from engine.lib.errors import ServiceError, TransitionRefused
 from engine.models import AuditEvent
-from packets import ledger, selectors, services, settlement
-from packets.holds import editing, holding, rules
+from packets import ledger, services, settlement
+from packets.holds import editing, rules
 from packets.holds.appeals import appeal_text, hold_appeal
 from packets.holds.resolving import hold_forfeit, hold_release
 from packets.holds.rules import Reason
-from packets.invariants import invariants_check
 from packets.models import (
     Account,
     Claim,
     ClaimState,
     Hold,
     HoldAppeal,
-    Lane,
-    Packet,
     RiskRule,
     Transfer,
 )
 from tests.factories import Funding, make_claims, make_funding, make_packet
+from tests.packets.holding import Kind, claims_of_one, freeze, held_fen, held_hold, rule, sound
 from tests.packets.settling import escrow_fen, one_lane, picture, wallet_fen
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-Kind = RiskRule.Kind
-
-
-def rule(kind: Kind = Kind.CLAIMS_PER_PERSON, most: int = 2, window_s: int = 3_600) -> RiskRule:
-    wanted = editing.Wanted(kind=kind, most=most, window_s=window_s)
-    return editing.rule_set(wanted=wanted, actor="staff:ria")
-
-
-def claims_of_one(n: int) -> tuple[Packet, Lane, bytes]:
-    """A packet of which one person has claimed `n` portions of 100 fen, one after the other."""
-    packet, lane = one_lane(20)
-    [claim] = make_claims(lane, 1)
-    who = bytes(claim.participant)
-    for serial in range(1, n):
-        make_claims(lane, 1, participants=[who], serial=serial)
-    return packet, lane, who
-
-
-def held_fen(participant: bytes) -> int:
-    return selectors.wallet_balance(participant).held_fen
-
-
-def held_hold(n: int = 1) -> tuple[Packet, list[Hold]]:
-    """`n` open holds of one person, each of 100 fen."""
-    rule(most=1)
-    packet, lane, _ = claims_of_one(n + 1)
-    settlement.settle_lane(lane.id)
-    return packet, list(Hold.objects.order_by("claim__position"))
-
-
-def sound() -> bool:
-    report = invariants_check()
-    broken = [(check.name, check.detail) for check in report.checks if check.value]
-    assert broken == []
-    return report.holds
 
 
 # --- settlement asks ------------------------------------------------------------------------------
@@ -216,17 +178,6 @@ def test_a_detector_of_another_room_is_asked_too(monkeypatch: pytest.MonkeyPatch
 
 
 # --- out of a wallet ------------------------------------------------------------------------------
-
-
-def freeze(who: bytes, fen: int, funder: int) -> Hold | None:
-    return holding.hold_wallet(
-        participant=who,
-        amount_fen=fen,
-        funder_id=funder,
-        reasons=[Reason.STAFF],
-        actor="staff:ria",
-        reason="a farm",
-    )
 
 
 def test_a_wallet_gives_what_is_available() -> None:
