@@ -41,6 +41,9 @@ TABLE_RIGHTS: dict[str, tuple[str, ...]] = {
     "packets_holdappeal": ADD,
     "packets_lanecursor": ADD_AND_CHANGE,
     "packets_lane": ADD,
+    "referrals_referral": ADD,
+    "referrals_reward": ADD,
+    "referrals_serverevent": ADD,
     # Triggers let a payout change only along its machine's ways, and the others end once.
     "packets_payout": ADD_AND_CHANGE,
     "packets_payoutnumber": ADD_AND_CHANGE,

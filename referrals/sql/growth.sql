@@ -1,0 +1,12 @@
+-- What Postgres itself refuses about growth: an edge, a reward and an event are said once.
+--
+-- The file may be run again at any time. `-- guard:<name> begin/end` marks what a test strips.
+
+-- guard:insert_only begin
+CREATE OR REPLACE TRIGGER referral_insert_only BEFORE UPDATE OR DELETE ON referrals_referral
+    FOR EACH ROW EXECUTE FUNCTION laisee_insert_only();
+CREATE OR REPLACE TRIGGER reward_insert_only BEFORE UPDATE OR DELETE ON referrals_reward
+    FOR EACH ROW EXECUTE FUNCTION laisee_insert_only();
+CREATE OR REPLACE TRIGGER serverevent_insert_only BEFORE UPDATE OR DELETE ON referrals_serverevent
+    FOR EACH ROW EXECUTE FUNCTION laisee_insert_only();
+-- guard:insert_only end
