@@ -25,7 +25,7 @@ from django.db.models.functions import Coalesce
 from campaign import versions
 from campaign.models import Campaign, CampaignApproval, CampaignPacket, slug_is_valid
 from engine.models import EventKind, WebhookEndpoint
-from packets.models import ClaimState, Gate, Lane, Packet
+from packets.models import ClaimState, Gate, Hold, Lane, Packet
 
 State = Campaign.State
 # What a participant may see of a campaign; before its start it doesn't exist for them.
@@ -43,6 +43,7 @@ class CampaignMoney:
     claimed_count: int
     unsettled_count: int
     parked_count: int
+    open_holds: int
     open_packets: int
 
 
@@ -99,6 +100,7 @@ def campaign_money(campaign: Campaign) -> CampaignMoney:
         parked_count=ClaimState.objects.filter(
             state=ClaimState.State.PARKED, claim__packet__campaign_link__campaign=campaign
         ).count(),
+        open_holds=Hold.objects.filter(funder=campaign.account_id, state=Hold.State.OPEN).count(),
         open_packets=Packet.objects.filter(
             campaign_link__campaign=campaign, state__in=(Packet.State.OPEN, Packet.State.PAUSED)
         ).count(),

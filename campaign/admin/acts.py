@@ -125,6 +125,7 @@ def _settle(campaign: Campaign) -> Consequence:
             (_("Returned"), yuan(money.free_fen)),
             (_("Claims waiting for settlement"), f"{money.unsettled_count:,}"),
             (_("Settlements refused"), f"{money.parked_count:,}"),
+            (_("Holds to decide"), f"{money.open_holds:,}"),
         ),
     )
 

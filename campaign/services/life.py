@@ -97,8 +97,8 @@ def campaign_end(*, campaign_id: uuid.UUID, actor: str, reason: str = "") -> Cam
 def campaign_settle(*, campaign_id: uuid.UUID, actor: str) -> Campaign:
     """ended or killed → settled: what is left of the budget goes back outside, once.
 
-    Refused while a packet is still open, or while a claim waits for settlement or is parked: its
-    money could come back into an account that nobody looks at any more.
+    Refused while a packet is still open, while a claim waits for settlement or is parked, and while
+    a hold of its money is open: it could come back into an account that nobody looks at any more.
     """
     with transaction.atomic():
         before = campaign_locked(campaign_id).state
@@ -124,6 +124,13 @@ def campaign_settle(*, campaign_id: uuid.UUID, actor: str) -> Campaign:
                 "claims_parked",
                 _("Claims whose settlement was refused: %(count)s."),
                 count=f"{money.parked_count:,}",
+            )
+        if money.open_holds:
+            raise ServiceError(
+                "holds",
+                "holds_open",
+                _("Holds that nobody has decided yet: %(count)s."),
+                count=f"{money.open_holds:,}",
             )
         left_fen = ledger.balance_fen(campaign.account_id)
         if left_fen:

@@ -25,13 +25,18 @@ def over_limit(over: OverLimit) -> ProblemError:
     return ProblemError(429, Code.RATE_LIMITED, over.detail, headers=over.headers())
 
 
+# Not yet settled, or parked: safe, and to its owner `committed`.
+_STATUS: dict[str | None, schemas.ClaimStatus] = {
+    None: schemas.ClaimStatus.COMMITTED,
+    ClaimState.State.PARKED: schemas.ClaimStatus.COMMITTED,
+    ClaimState.State.SETTLED: schemas.ClaimStatus.SETTLED,
+    ClaimState.State.HELD: schemas.ClaimStatus.HELD,
+    ClaimState.State.FORFEITED: schemas.ClaimStatus.FORFEITED,
+}
+
+
 def claim_status(state: str | None) -> schemas.ClaimStatus:
-    """A parked claim is safe and waits: to its owner that is `committed`."""
-    return (
-        schemas.ClaimStatus.SETTLED
-        if state == ClaimState.State.SETTLED
-        else schemas.ClaimStatus.COMMITTED
-    )
+    return _STATUS[state]
 
 
 def own_claim(own: selectors.OwnClaim) -> schemas.Claim:

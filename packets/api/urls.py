@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from packets.api.views import me, ops, packets, sending
+from packets.api.views import holds, me, ops, packets, sending
 
 urlpatterns = [
     path("packets", sending.Packets.as_view()),
@@ -12,5 +12,7 @@ urlpatterns = [
     path("me/claims", me.MyClaims.as_view()),
     path("me/wallet", me.MyWallet.as_view()),
     path("me/wallet/transfers", me.MyTransfers.as_view()),
+    path("me/holds", holds.MyHolds.as_view()),
+    path("me/holds/<str:hold_id>/appeal", holds.MyHoldAppeal.as_view()),
     path("ops/invariants", ops.OpsInvariants.as_view()),
 ]

@@ -26,20 +26,20 @@ class AppealedBefore(TransitionRefused):
         super().__init__(hold.pk.hex, "appealed", ("open",), {"appealed": _("appealed already")})
 
 
-def hold_appeal(*, hold_id: uuid.UUID, participant: bytes, text: str, actor: str) -> Hold:
+def hold_appeal(*, hold_id: uuid.UUID, participant: bytes, text: str, actor: str) -> HoldAppeal:
     """Raises Hold.DoesNotExist (also where the hold is another's), and TransitionRefused."""
     with transaction.atomic():
         hold = Hold.objects.select_for_update(no_key=True).get(pk=hold_id, participant=participant)
         before = HoldAppeal.objects.filter(hold=hold).first()
         if before is not None:
             if appeal_text(before) == text:
-                return hold
+                return before
             raise AppealedBefore(hold)
         if hold.state != Hold.State.OPEN:
             raise TransitionRefused(
                 hold.pk.hex, hold.state, (Hold.State.OPEN,), dict(Hold.State.choices)
             )
-        HoldAppeal.objects.create(hold=hold, text_encrypted=crypto.encrypt(text.encode()))
+        appeal = HoldAppeal.objects.create(hold=hold, text_encrypted=crypto.encrypt(text.encode()))
         audit_record(
             actor=actor,
             action="hold.appeal",
@@ -47,7 +47,8 @@ def hold_appeal(*, hold_id: uuid.UUID, participant: bytes, text: str, actor: str
             object_id=hold.pk.hex,
             after={"chars": len(text)},
         )
-    return hold
+    appeal.refresh_from_db()
+    return appeal
 
 
 def appeal_text(appeal: HoldAppeal) -> str:

@@ -15,7 +15,7 @@ from django.db import connection, transaction
 from engine.lib.audit import audit_record
 from engine.lib.money import CURRENCY
 from packets import ledger
-from packets.holds.rules import Batch, Reason, judge, suspected_rows
+from packets.holds.rules import Batch, RiskReason, judge, suspected_rows
 from packets.models import Account, Hold, Transfer
 
 # By what a hold was opened that no person opened.
@@ -127,7 +127,7 @@ def hold_wallet(
     participant: bytes,
     amount_fen: int,
     funder_id: int,
-    reasons: Sequence[Reason],
+    reasons: Sequence[RiskReason],
     evidence: Sequence[Mapping[str, Any]] = (),
     actor: str,
     reason: str,

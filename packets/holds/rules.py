@@ -30,7 +30,7 @@ from packets.models import RiskRule
 CLAIMS_SEEN_MAX = 1_000
 
 
-class Reason(enum.StrEnum):
+class RiskReason(enum.StrEnum):
     """Why money is held, or a payout waits. The first four are the kinds of rules."""
 
     CLAIMS_PER_PERSON = RiskRule.Kind.CLAIMS_PER_PERSON.value
@@ -40,18 +40,18 @@ class Reason(enum.StrEnum):
     STAFF = "staff"
 
 
-REASON_WORDS: dict[Reason, str | Promise] = {
-    Reason.CLAIMS_PER_PERSON: _("More claims in a short time than usual"),
-    Reason.AMOUNT_PER_PERSON: _("More money won in a short time than usual"),
-    Reason.WALLETS_PER_PAYEE: _("Many wallets paid out to one account"),
-    Reason.AMOUNT_PER_PAYEE: _("More money paid out to one account than usual"),
-    Reason.STAFF: _("Held by a person"),
+REASON_WORDS: dict[RiskReason, str | Promise] = {
+    RiskReason.CLAIMS_PER_PERSON: _("More claims in a short time than usual"),
+    RiskReason.AMOUNT_PER_PERSON: _("More money won in a short time than usual"),
+    RiskReason.WALLETS_PER_PAYEE: _("Many wallets paid out to one account"),
+    RiskReason.AMOUNT_PER_PAYEE: _("More money paid out to one account than usual"),
+    RiskReason.STAFF: _("Held by a person"),
 }
 
 
 def reason_words(codes: Iterable[str]) -> list[str]:
     """The reasons for people, in the reader's language."""
-    return [str(REASON_WORDS[Reason(code)]) for code in codes]
+    return [str(REASON_WORDS[RiskReason(code)]) for code in codes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Suspected:
     """Why one claim must be held; `evidence` has an entry for each reason."""
 
     rule_id: int | None = None
-    reasons: list[Reason] = field(default_factory=list)
+    reasons: list[RiskReason] = field(default_factory=list)
     evidence: list[Mapping[str, Any]] = field(default_factory=list)
 
 
@@ -81,7 +81,7 @@ class Detector(Protocol):
 
     def suspicions(
         self, cursor: Any, batch: Batch
-    ) -> Iterable[tuple[uuid.UUID, Reason, int | None, Mapping[str, Any]]]:
+    ) -> Iterable[tuple[uuid.UUID, RiskReason, int | None, Mapping[str, Any]]]:
         """(claim, reason, the rule's row if there is one, what was seen) of suspicious claims."""
         ...
 
@@ -128,7 +128,7 @@ class PersonVelocity:
 
     def suspicions(
         self, cursor: Any, batch: Batch
-    ) -> Iterable[tuple[uuid.UUID, Reason, int | None, Mapping[str, Any]]]:
+    ) -> Iterable[tuple[uuid.UUID, RiskReason, int | None, Mapping[str, Any]]]:
         cursor.execute(_ACTIVE, [list(PERSON_KINDS)])
         rules = [row[0] for row in cursor.fetchall()]
         if not rules:
@@ -137,13 +137,13 @@ class PersonVelocity:
         return [
             (
                 claim,
-                Reason(kind),
+                RiskReason(kind),
                 rule,
                 {
                     "reason": kind,
                     "most": most,
                     "window_s": window_s,
-                    "seen": claims if kind == Reason.CLAIMS_PER_PERSON else fen,
+                    "seen": claims if kind == RiskReason.CLAIMS_PER_PERSON else fen,
                 },
             )
             for claim, rule, kind, most, window_s, claims, fen in cursor.fetchall()
@@ -184,14 +184,14 @@ SELECT count(DISTINCT payout.participant) FILTER (WHERE payout.participant <> %(
 """
 
 
-def payout_reasons(participant: bytes, payee_hash: str, amount_fen: int) -> list[Reason]:
+def payout_reasons(participant: bytes, payee_hash: str, amount_fen: int) -> list[RiskReason]:
     """Why a withdrawal of this person to this payee must wait for a person; empty: it need not.
 
     Ask inside the transaction that makes the payout, before it, and before any account is locked:
     two withdrawals to one payee are counted one after the other, by a lock that lasts until then.
     """
     rules = list(rules_current().filter(is_active=True, kind__in=PAYEE_KINDS).order_by("id"))
-    found: list[Reason] = []
+    found: list[RiskReason] = []
     if not rules:
         return found
     names: dict[str, Any] = {
@@ -204,7 +204,7 @@ def payout_reasons(participant: bytes, payee_hash: str, amount_fen: int) -> list
         for rule in rules:
             cursor.execute(_PAID_OUT, {**names, "window_s": rule.window_s})
             wallets, fen = cursor.fetchone()
-            reason = Reason(rule.kind)
+            reason = RiskReason(rule.kind)
             if (fen if rule.counts_money else wallets) > rule.most and reason not in found:
                 found.append(reason)
     return found

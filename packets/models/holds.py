@@ -93,7 +93,7 @@ class Hold(models.Model):
     )
     amount_fen = models.BigIntegerField(_("amount"))
     currency = models.CharField(_("currency"), max_length=3, default=CURRENCY)
-    # Codes (packets/holds/rules.py: Reason), and for each what was seen.
+    # Codes (packets/holds/rules.py: RiskReason), and for each what was seen.
     reasons = models.JSONField(_("reasons"), default=list)
     evidence = models.JSONField(_("evidence"), default=list)
     rule = models.ForeignKey(

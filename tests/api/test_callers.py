@@ -34,6 +34,8 @@ CLIENT_ROUTES = [
     ("GET", "/me/claims"),
     ("GET", "/me/wallet"),
     ("GET", "/me/wallet/transfers"),
+    ("GET", "/me/holds"),
+    ("POST", "/me/holds/{hold}/appeal"),
 ]
 SERVER_ROUTES = [("POST", "/server/tokens"), ("GET", "/ops/invariants")]
 
@@ -41,7 +43,11 @@ SERVER_ROUTES = [("POST", "/server/tokens"), ("GET", "/ops/invariants")]
 @pytest.fixture
 def places(app: ClientApp) -> dict[str, str]:
     campaign = stage.live(app)
-    return {"slug": campaign.slug, "packet": stage.first_packet(campaign).public_id}
+    return {
+        "slug": campaign.slug,
+        "packet": stage.first_packet(campaign).public_id,
+        "hold": "0" * 32,
+    }
 
 
 def secret_of(app: ClientApp) -> tuple[str, Any]:

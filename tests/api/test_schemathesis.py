@@ -21,7 +21,10 @@ from schemathesis.core.result import Ok
 
 from engine.models import ClientApp
 from engine.wsgi import application
+from tests import wallets
 from tests.campaign import stage
+from tests.factories import make_funding
+from tests.packets.holding import freeze
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -49,10 +52,19 @@ def places(app: ClientApp) -> dict[str, str]:
     campaign = stage.live(app)
     return {
         "packet_id": stage.first_packet(campaign).public_id,
+        "hold_id": held(app),
         "slug": campaign.slug,
         "ClientToken": f"Bearer {stage.token(app, 'alice')}",
         "ApiKey": f"Api-Key {stage.api_key(app, 'tokens', 'events', 'tickets', 'ops')}",
     }
+
+
+def held(app: ClientApp) -> str:
+    """Some of Alice's money waits for a decision."""
+    wallets.fill(app, ["alice"])
+    hold = freeze(wallets.digest(app, "alice"), 100, make_funding().account.pk)
+    assert hold is not None
+    return hold.pk.hex
 
 
 def credentials(case: Case, places: dict[str, str]) -> dict[str, str]:
@@ -129,6 +141,8 @@ def test_the_attack_covers_every_operation() -> None:
         "GET /api/v1/me/claims",
         "GET /api/v1/me/wallet",
         "GET /api/v1/me/wallet/transfers",
+        "GET /api/v1/me/holds",
+        "POST /api/v1/me/holds/{hold_id}/appeal",
         "GET /api/v1/ops/invariants",
         "POST /api/v1/server/tokens",
         "POST /api/v1/server/campaigns/{slug}/tickets",

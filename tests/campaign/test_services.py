@@ -13,9 +13,11 @@ from engine.lib import clock
 from engine.lib.errors import ServiceError, TransitionRefused
 from packets import ledger, settlement
 from packets.claiming.effects import Result
-from packets.models import ClaimState, Gate, Packet, Transfer
+from packets.holds.resolving import hold_forfeit
+from packets.models import ClaimState, Gate, Hold, Packet, Transfer
 from tests import world
 from tests.campaign import stage
+from tests.packets.holding import rule
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -326,6 +328,29 @@ def test_the_database_itself_refuses_nonsense() -> None:
             Campaign.objects.filter(pk=campaign.pk).update(**wrong)
 
 
+def test_an_open_hold_keeps_a_campaign_from_being_settled() -> None:
+    """What is forfeited later would land in an account that nobody looks at any more."""
+    rule(most=1)
+    campaign = stage.live()
+    app = _app(campaign)
+    for packet in (stage.first_packet(campaign), stage.add_packet(campaign)):
+        world.claim(packet, world.person("alice", app=app))
+        settlement.settle_lane(packet.lanes.get().pk)
+    services.campaign_end(campaign_id=campaign.pk, actor=stage.ACTOR)
+    before = stage.everything()
+    with pytest.raises(ServiceError) as refused:
+        services.campaign_settle(campaign_id=campaign.pk, actor=stage.ACTOR)
+    assert (refused.value.code, "1" in refused.value.message) == ("holds_open", True)
+    assert stage.everything() == before
+
+    hold = Hold.objects.get()
+    hold_forfeit(hold_id=hold.pk, actor=stage.ACTOR, reason="a farm")
+    settled = services.campaign_settle(campaign_id=campaign.pk, actor=stage.ACTOR)
+    paid = Transfer.objects.get(kind="settle").amount_fen
+    refund = Transfer.objects.get(kind="refund")
+    assert (settled.state, refund.amount_fen) == ("settled", campaign.budget_fen - paid)
+
+
 def test_money_is_said_in_one_place() -> None:
     campaign = stage.live(budget_fen=50_000)
     packet, app = stage.first_packet(campaign), _app(campaign)
@@ -341,6 +366,7 @@ def test_money_is_said_in_one_place() -> None:
         claimed_count=1,
         unsettled_count=1,
         parked_count=0,
+        open_holds=0,
         open_packets=1,
     )
     row: Any = selectors.campaigns_with_spending().get(pk=campaign.pk)

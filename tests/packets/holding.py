@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from packets import selectors, settlement
 from packets.holds import editing, holding
-from packets.holds.rules import Reason
+from packets.holds.rules import RiskReason
 from packets.invariants import invariants_check
 from packets.models import Hold, Lane, Packet, RiskRule
 from tests.factories import make_claims
@@ -45,7 +45,7 @@ def freeze(who: bytes, fen: int, funder: int) -> Hold | None:
         participant=who,
         amount_fen=fen,
         funder_id=funder,
-        reasons=[Reason.STAFF],
+        reasons=[RiskReason.STAFF],
         actor="staff:ria",
         reason="a farm",
     )

@@ -14,7 +14,7 @@ from packets import ledger, services, settlement
 from packets.holds import editing, rules
 from packets.holds.appeals import appeal_text, hold_appeal
 from packets.holds.resolving import hold_forfeit, hold_release
-from packets.holds.rules import Reason
+from packets.holds.rules import RiskReason
 from packets.models import (
     Account,
     Claim,
@@ -166,7 +166,7 @@ def test_a_detector_of_another_room_is_asked_too(monkeypatch: pytest.MonkeyPatch
                 " AND position % 2 = 0".replace("% 2", "%% 2"),
                 [batch.lane_id, batch.first, batch.last],
             )
-            return [(row[0], Reason.STAFF, None, {"ring": 7}) for row in cursor.fetchall()]
+            return [(row[0], RiskReason.STAFF, None, {"ring": 7}) for row in cursor.fetchall()]
 
     monkeypatch.setattr(rules, "DETECTORS", (*rules.DETECTORS, Farms()))
     _, lane = one_lane(10)

@@ -9,7 +9,7 @@ import pytest
 from packets import settlement
 from packets.holds import editing, holding
 from packets.holds.resolving import hold_forfeit, hold_release
-from packets.holds.rules import Reason
+from packets.holds.rules import RiskReason
 from packets.models import Hold, RiskRule
 from tests.factories import make_claims
 from tests.packets.settling import one_lane
@@ -39,7 +39,7 @@ def story() -> None:
         participant=who,
         amount_fen=30,
         funder_id=packet.funder_id,
-        reasons=[Reason.STAFF],
+        reasons=[RiskReason.STAFF],
         actor="staff:ria",
         reason="a closer look",
     )
