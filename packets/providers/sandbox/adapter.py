@@ -228,7 +228,7 @@ def result_of(reply: Answer, *, sent: bool) -> Result:
         return _of_order(said)
     limited = status == 429 and code == "FREQUENCY_LIMITED"
     short = status == 403 and code == "NOT_ENOUGH"
-    if limited:
+    if limited or short:
         retry_after_s = _seconds(reply.headers.get("retry-after", ""))
     if sent and (limited or short):
         kind = Kind.RETRY_SAME

@@ -85,7 +85,8 @@ class Seen:
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS setting (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS account (
-    id INTEGER PRIMARY KEY CHECK (id = 1), balance_fen INTEGER NOT NULL CHECK (balance_fen >= 0)
+    id INTEGER PRIMARY KEY CHECK (id = 1), balance_fen INTEGER NOT NULL CHECK (balance_fen >= 0),
+    short_until REAL NOT NULL DEFAULT 0, short_again_at REAL NOT NULL DEFAULT 0
 );
 CREATE TABLE IF NOT EXISTS orders (
     ref TEXT PRIMARY KEY, out_number TEXT NOT NULL, body_hash TEXT NOT NULL,
@@ -170,6 +171,17 @@ class Books:
 
     def balance_set(self, balance_fen: int) -> None:
         self._link.execute("UPDATE account SET balance_fen = ?", (balance_fen,))
+
+    def short_for_s(self, now: float) -> float:
+        """Seconds that the account stays out of funds, by a fault and not by its balance."""
+        return max(0.0, float(self._rows("SELECT short_until FROM account")[0][0]) - now)
+
+    def short_begin(self, now: float, seconds: float, again_s: float) -> None:
+        """Out of funds for so long; the next such time doesn't begin before `again_s`."""
+        self._link.execute(
+            "UPDATE account SET short_until = ?, short_again_at = ? WHERE short_again_at <= ?",
+            (now + seconds, now + again_s, now),
+        )
 
     # --- calls ----------------------------------------------------------------------------------
 
@@ -275,6 +287,11 @@ class Books:
         """How many orders and fen there are in each state."""
         rows = self._rows("SELECT state, count(*), sum(amount_fen) FROM orders GROUP BY state")
         return {row[0]: {"count": row[1], "amount_fen": row[2]} for row in rows}
+
+    def open_count(self) -> int:
+        """Orders whose end is still to come."""
+        totals = self.totals()
+        return sum(totals[state]["count"] for state in OPEN if state in totals)
 
     # --- callbacks ------------------------------------------------------------------------------
 

@@ -119,9 +119,14 @@ def _by_rate(
     return NOTHING
 
 
+def asked_for(payee_account: str) -> bool:
+    """Whether a fault was asked for by name, not met by its rate."""
+    return payee_account.startswith(PREFIX)
+
+
 def of_order(settings: Settings, out_number: str, payee_account: str) -> Decision:
     """What happens to this order: what its payee account asks for, else what its number draws."""
-    if payee_account.startswith(PREFIX):
+    if asked_for(payee_account):
         name, _, seconds = payee_account.removeprefix(PREFIX).partition(":")
         if name not in _NAMES:
             return NOTHING

@@ -230,15 +230,14 @@ class Server:
             200,
             "OK",
             seed=settings.seed,
-            rates={name: settings.rates[name] for name in settings.rates or {}}
-            if settings.rates
-            else {},
+            rates=dict(settings.rates or {}),
             seconds=dict(settings.seconds or {}),
             default_seconds={str(fault): s for fault, s in faults.DEFAULT_SECONDS.items()},
             settle_s=settings.settle_s,
             check_numbers=settings.check_numbers,
             balance_fen=books.balance_fen(),
             totals=books.totals(),
+            orders_open=books.open_count(),
             calls=books.calls(limit=limit),
             callbacks=books.callbacks(limit),
             orders=[

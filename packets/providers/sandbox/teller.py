@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+import math
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from typing import Any
 
 from packets.providers.sandbox import faults
 from packets.providers.sandbox.books import Books, Order, State, new_ref
-from packets.providers.sandbox.faults import Decision, Fault
+from packets.providers.sandbox.faults import Decision, Fault, asked_for
 
 MIN_FEN = 10  # as WeChat's merchant transfer
 MAX_FEN = 20_000_000
@@ -73,6 +74,13 @@ def submit(books: Books, raw: bytes, now: float) -> Answer:
             return refusal("INVALID_REQUEST")
         return told(known)
     decision = faults.of_order(settings, number, wanted["payee_account"])
+    rate = settings.rate(Fault.OUT_OF_FUNDS)
+    if decision.fault is Fault.OUT_OF_FUNDS and rate and not asked_for(wanted["payee_account"]):
+        # An account is empty for everybody, and by its rate for that share of the time.
+        books.short_begin(now, decision.seconds, decision.seconds / rate)
+        decision = faults.NOTHING
+    if (short_s := books.short_for_s(now)) > 0:
+        return replace(_not_enough(short_s), fault=str(Fault.OUT_OF_FUNDS))
     if known is None and decision.fault in _BEFORE:
         early = _before(decision, seen.first_at, seen.submits, now)
         if early is not None:
@@ -97,7 +105,7 @@ def submit(books: Books, raw: bytes, now: float) -> Answer:
     if unknown and seen.submits == 1 and not _unknown_pays(settings.seed, number):
         return replace(refusal("MYSTERY"), fault=str(decision.fault))
     if not books.order_add(order):
-        return refusal("NOT_ENOUGH", 403)
+        return _not_enough(0.0)
     if decision.fault is Fault.FORGED_CALLBACK:
         books.callback_add(
             order, event_body(order, State.PAID, "forged"), "forged", now, forged=True
@@ -139,12 +147,18 @@ def _before(decision: Decision, first_at: float, submits: int, now: float) -> An
         wait_s = str(max(1, round(decision.seconds)))
         return replace(refusal("FREQUENCY_LIMITED", 429), headers=(("retry-after", wait_s),))
     if decision.fault is Fault.OUT_OF_FUNDS and now < first_at + decision.seconds:
-        return refusal("NOT_ENOUGH", 403)
+        return _not_enough(first_at + decision.seconds - now)
     if decision.fault is Fault.ERROR_BEFORE_PAYING and submits == 1:
         return refusal("SYSTEM_ERROR", 500)
     if decision.fault is Fault.REDIRECT and submits == 1:
         return replace(refusal("MOVED", 302), headers=(("location", "/v1/balance"),))
     return None
+
+
+def _not_enough(seconds: float) -> Answer:
+    """With a Retry-After where it is known when there will be money again."""
+    short = refusal("NOT_ENOUGH", 403)
+    return replace(short, headers=(("retry-after", str(math.ceil(seconds))),)) if seconds else short
 
 
 def _after(order: Order, decision: Decision) -> Answer:

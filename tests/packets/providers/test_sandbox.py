@@ -213,6 +213,23 @@ def test_an_empty_account_pays_nobody(sandbox: SandboxStand) -> None:
     assert sandbox.provider.submit(made.out_number, request).kind is Kind.PAID
 
 
+def test_by_its_rate_the_whole_account_is_out_of_funds_for_a_while(sandbox: SandboxStand) -> None:
+    first, request = send(sandbox, "ok")
+    sandbox.provider.submit(first.out_number, request)
+    sandbox.provider.control({"rates": {"out_of_funds": 1.0}, "seconds": {"out_of_funds": 0.5}})
+    made, its_request = send(sandbox, "ok")
+    said = sandbox.provider.submit(made.out_number, its_request)
+    assert (said.out_of_funds, said.retry_after_s) == (True, 1.0)
+    sandbox.provider.control({"rates": {}})
+    other, others_request = send(sandbox, "ok")
+    assert sandbox.provider.submit(other.out_number, others_request).out_of_funds
+    assert sandbox.provider.submit(first.out_number, request).kind is Kind.PAID, "paid before"
+    wait_until(
+        lambda: sandbox.provider.submit(made.out_number, its_request).kind is Kind.PAID,
+        what="money again",
+    )
+
+
 @pytest.mark.parametrize("amount_fen", [9, 20_000_001, 0, -1])
 def test_an_amount_outside_its_limits_is_refused_for_good(
     sandbox: SandboxStand, amount_fen: int
