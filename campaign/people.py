@@ -63,6 +63,11 @@ class Act(enum.StrEnum):
     SWITCH_ALL = "switch_all"
     FORCE_OUTCOMES = "force_outcomes"
     SET_LIMITS = "set_limits"
+    HANDLE_PAYOUT = "handle_payout"
+    MARK_PAYOUT = "mark_payout"
+    DECIDE_MARK = "decide_mark"
+    CHANGE_PROVIDER = "change_provider"
+    DECIDE_PROVIDER = "decide_provider"
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,11 @@ RIGHTS: dict[Act, Right] = {
     Act.SWITCH_ALL: Right("campaign.switch_all"),
     Act.FORCE_OUTCOMES: Right("engine.change_forcedoutcome"),
     Act.SET_LIMITS: Right("packets.change_limitrule"),
+    Act.HANDLE_PAYOUT: Right("packets.handle_payout", money=True),
+    Act.MARK_PAYOUT: Right("packets.add_payoutmark", money=True),
+    Act.DECIDE_MARK: Right("packets.decide_payoutmark", money=True),
+    Act.CHANGE_PROVIDER: Right("packets.change_provideraccount", money=True),
+    Act.DECIDE_PROVIDER: Right("packets.decide_providerchange", money=True),
 }
 
 _SEE_CAMPAIGNS = (
@@ -112,6 +122,7 @@ _SEE_CAMPAIGNS = (
 _SEE_CLAIMS = (
     "packets.view_claim packets.view_claimstate packets.view_participant packets.view_ticket"
 )
+_SEE_PAYOUTS = "packets.view_payout packets.view_provideraccount"
 _SEE_MONEY = (
     "packets.view_account packets.view_transfer packets.view_lane packets.view_laneepoch "
     "engine.view_auditevent"
@@ -136,6 +147,8 @@ GROUPS: dict[Group, frozenset[str]] = {
             _SEE_CAMPAIGNS,
             _SEE_CLAIMS,
             _SEE_MONEY,
+            _SEE_PAYOUTS,
+            "packets.decide_payoutmark packets.decide_providerchange",
             "campaign.approve_campaign campaign.approve_topup campaign.launch_campaign "
             "campaign.stop_campaign campaign.end_campaign campaign.move_round campaign.switch_all",
         ),
@@ -143,13 +156,19 @@ GROUPS: dict[Group, frozenset[str]] = {
             _SEE_CAMPAIGNS,
             _SEE_CLAIMS,
             _SEE_MONEY,
-            "campaign.settle_campaign campaign.approve_topup",
+            _SEE_PAYOUTS,
+            "campaign.settle_campaign campaign.approve_topup "
+            "packets.handle_payout packets.add_payoutmark packets.decide_payoutmark "
+            "packets.add_provideraccount packets.change_provideraccount "
+            "packets.decide_providerchange",
         ),
-        Group.SUPPORT: (_SEE_CAMPAIGNS, _SEE_CLAIMS),
+        Group.SUPPORT: (_SEE_CAMPAIGNS, _SEE_CLAIMS, _SEE_PAYOUTS),
         Group.SRE: (
             _SEE_CAMPAIGNS,
             _SEE_CLAIMS,
             _SEE_MONEY,
+            _SEE_PAYOUTS,
+            "packets.add_provideraccount packets.change_provideraccount",
             "campaign.stop_campaign campaign.switch_all "
             "engine.view_clientapp engine.add_clientapp engine.change_clientapp "
             "engine.view_clientkey engine.add_clientkey engine.change_clientkey "

@@ -16,7 +16,8 @@ from django.views.decorators.http import require_POST
 from campaign import people, services
 from campaign.models import Campaign, Notice
 from engine.staff.pages import user_of
-from packets.models import Gate
+from packets.admin import payout_desk
+from packets.models import Gate, Payout
 
 Act = people.Act
 
@@ -97,6 +98,13 @@ def notices_seen(request: HttpRequest) -> HttpResponse:
     return HttpResponseRedirect(back)
 
 
+def _campaigns_by_gate(keys: list[str]) -> dict[str, str]:
+    rows = Campaign.objects.filter(gate__key__in=keys).select_related("gate")
+    return {campaign.gate.key: name_of(campaign) for campaign in rows}
+
+
+payout_desk.gate_namers.append(_campaigns_by_gate)
+
 # --- the navigation -------------------------------------------------------------------------------
 
 
@@ -127,9 +135,16 @@ def _waiting_for_review() -> int:
     return len(rows.values_list("pk")[:MAX_BADGE])
 
 
+def _waiting_payouts() -> int:
+    """Payouts to which nothing happens by itself; counted no further than the badge can say."""
+    rows = Payout.objects.exclude(manual_reason="").order_by()
+    return len(rows.values_list("pk")[:MAX_BADGE])
+
+
 def navigation(request: HttpRequest) -> list[dict[str, Any]]:
     """Watch, make, review; then what was claimed, where the money is, who is connected."""
     waiting = _waiting_for_review() if request.user.is_authenticated else 0
+    by_hand = _waiting_payouts() if request.user.has_perm("packets.view_payout") else 0
     groups: list[tuple[Any, bool, list[Any]]] = [
         (
             _("Campaigns"),
@@ -197,6 +212,25 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
                     "swap_horiz",
                     "packets_transfer_changelist",
                     "packets.view_transfer",
+                ),
+                _item(
+                    _("Payout desk"), "point_of_sale", "packets_payout_desk", "packets.view_payout"
+                ),
+                _item(_("Payouts"), "payments", "packets_payout_changelist", "packets.view_payout"),
+                {
+                    **_item(
+                        _("Waiting for a person"),
+                        "front_hand",
+                        "packets_payout_manual",
+                        "packets.view_payout",
+                    ),
+                    **({"badge": str(by_hand)} if by_hand else {}),
+                },
+                _item(
+                    _("Provider accounts"),
+                    "account_balance_wallet",
+                    "packets_provideraccount_changelist",
+                    "packets.view_provideraccount",
                 ),
                 _item(
                     _("Refused settlements"),

@@ -10,6 +10,7 @@
     Claim ── Hold ── HoldAppeal        money that waits for a person; RiskRule says when
     ProviderAccount ─< Payout ─< PayoutNumber ─< PayoutCall   money on its way out
     ProviderAccount ─< Statement ─< StatementLine; Difference   what the provider says of it
+    PayoutMark, ProviderChange         asked for by one person, decided by another
 
 Claim, LaneEpoch, Ticket, Transfer, RiskRule and HoldAppeal are insert-only (triggers and the
 application's role refuse the rest).
@@ -20,6 +21,7 @@ in `packets/sql/commit_claims.sql`.
 from __future__ import annotations
 
 from packets.models.claim import Claim, ClaimState
+from packets.models.deciding import PayoutMark, ProviderChange
 from packets.models.holds import MAX_RULE_WINDOW_S, Hold, HoldAppeal, RiskRule
 from packets.models.lane import MAX_PORTIONS_PER_LANE, Lane, LaneCursor, LaneEpoch
 from packets.models.ledger import Account, Transfer
@@ -50,9 +52,11 @@ __all__ = [
     "Participant",
     "Payout",
     "PayoutCall",
+    "PayoutMark",
     "PayoutNumber",
     "PeoplePacket",
     "ProviderAccount",
+    "ProviderChange",
     "RiskRule",
     "Statement",
     "StatementLine",

@@ -196,6 +196,11 @@ class Payout(models.Model):
                 fields=["account", "ended_at"], name="payout_paid", condition=Q(state="paid")
             ),
             models.Index(fields=["-created_at", "-id"], name="payout_newest"),
+            # What staff search by.
+            models.Index(fields=["key"], name="payout_by_key"),
+            models.Index(
+                fields=["provider_ref"], name="payout_by_reference", condition=~Q(provider_ref="")
+            ),
             models.Index(
                 fields=["manual_at"], name="payout_manual", condition=~Q(manual_reason="")
             ),
@@ -303,6 +308,8 @@ class PayoutCall(models.Model):
     code = models.CharField(_("provider's code"), max_length=80, blank=True)
     detail = models.CharField(_("in words"), max_length=300, blank=True)
     http_status = models.PositiveSmallIntegerField(_("HTTP status"), null=True)
+    # A query that found nothing under the number: what must come before it is sent again by hand.
+    not_found = models.BooleanField(_("not found"), default=False, db_default=False)
 
     class Meta:
         verbose_name = _("call to a provider")

@@ -23,7 +23,8 @@ from typing import Any
 import structlog
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models.functions import Now
+from django.db.models import F
+from django.db.models.functions import Coalesce, Now
 
 from engine.lib.audit import audit_record
 from engine.lib.outbox import EventKind, outbox_emit
@@ -219,6 +220,7 @@ def _apply(taken: Taken, result: Result) -> None:
             code=result.code[:CODE_MAX_CHARS],
             detail=result.detail[:DETAIL_MAX_CHARS],
             http_status=result.http_status,
+            not_found=result.not_found,
         )
         cursor.execute(
             _READ, {"payout": taken.payout_id, "fence": taken.fence, "call": taken.call_id}
@@ -267,11 +269,15 @@ def _write(taken: Taken, result: Result, decision: Decision) -> None:
         changes["user_action"] = dict(result.user_action)
         changes["user_action_until"] = result.expires_at
     if decision.manual is not None:
-        changes |= {"manual_reason": decision.manual, "manual_at": Now()}
+        # One that a person had asked about once more waits since the first time.
+        since = Coalesce(F("manual_at"), Now())
+        changes |= {"manual_reason": decision.manual, "manual_at": since}
         log.error("payout_to_person", payout=taken.payout_id.hex, reason=decision.manual)
-    if decision.ends:
+    else:
         # A person who was to look needn't any more: the provider has spoken.
-        changes |= {"ended_at": Now(), "manual_reason": "", "user_action": None}
+        changes |= {"manual_reason": "", "manual_at": None}
+    if decision.ends:
+        changes |= {"ended_at": Now(), "user_action": None}
     if decision.state in (State.FAILED, State.CANCELLED):
         changes["failure_code"] = result.code[:CODE_MAX_CHARS]
         changes["failure_detail"] = result.detail[:DETAIL_MAX_CHARS]

@@ -120,7 +120,7 @@ class CredentialsMissing(Exception):
 
     def __init__(self, field: str, why: str) -> None:
         super().__init__(f"{field}: {why}")
-        self.field = field
+        self.field, self.why = field, why
         self.why = why
 
 

@@ -16,9 +16,12 @@ from engine.models import ClientApp, IdempotencyRecord
 from engine.staff.reauth import SESSION_KEY as PASSWORD_AT
 from engine.staff.sessions import BEGAN, SEEN
 from packets import settlement
+from packets.models import ProviderChange
+from packets.payouts.manual import payout_mark_ask, payout_query_now
 from packets.tickets import ticket_issue
 from tests import world
 from tests.campaign import stage
+from tests.packets.payouts.stage import payout_of, provider_account
 
 # What people have typed, in both languages; it stands on the pages of either.
 NAMES = {"name_zh": "除夕红包雨", "name_en": "Lantern Night"}
@@ -79,6 +82,7 @@ def furnish() -> list[str]:
         reason="加预算",
         by=stage.member("operations", "ann"),
     )
+    pay_out()
     IdempotencyRecord.objects.create(
         principal="app-1",
         key="key-1",
@@ -100,6 +104,49 @@ def furnish() -> list[str]:
     # Headings begin with a capital.
     typed += [text[0].upper() + text[1:] for text in typed if text]
     return sorted(filter(None, typed), key=len, reverse=True)
+
+
+def pay_out() -> None:
+    """A payout of each state and for each reason to wait; one that somebody asks to mark."""
+    rail = provider_account(
+        "rail-1", rate_per_minute=60, day_limit_fen=50_000, breaker="open",
+        breaker_reason="out_of_funds", breaker_until=clock.now(), review_above_fen=10_000,
+    )  # fmt: skip
+    provider_account("rail-2", is_active=False, opens_at="08:00", closes_at="20:00")
+    out = {"step": "query", "first_submitted_at": clock.now(), "last_submitted_at": clock.now()}
+    over = {"step": "none", "ended_at": clock.now(), "next_attempt_at": None}
+    waits = {"manual_at": clock.now(), "next_attempt_at": None}
+    payout_of(rail, "x1")
+    payout_of(rail, "x2", state="accepted", **out)
+    payout_of(rail, "x3", state="user_action", user_action={}, **out)
+    payout_of(rail, "x4", state="failed", failure_code="refused", **over)
+    payout_of(rail, "x5", manual_reason="review", review_reasons=["large_amount", "staff"], **waits)
+    payout_of(rail, "x6", manual_reason="not_sendable", **waits)
+    for reason in ("amount_differs", "too_long"):
+        asked = payout_of(rail, "x7", state="unknown", manual_reason=reason, **{**out, **waits})
+    number = asked.numbers.create(
+        number=uuid.uuid4().hex, request_encrypted="", request_sha256="0" * 64
+    )
+    for kind, result in (("submit", "unknown"), ("query", "pending"), ("callback", "")):
+        asked.calls.create(
+            number=number, kind=kind, fence=1, result=result, code="SYSTEM_ERROR",
+            ended_at=clock.now(),
+        )  # fmt: skip
+    asked.calls.create(number=number, kind="query", fence=2)
+    payout_query_now(payout_id=asked.pk, actor="staff:ann", reason="加预算")
+    payout_mark_ask(
+        payout_id=asked.pk,
+        outcome="paid",
+        provider_ref="r-1",
+        evidence="加预算",
+        by=stage.member("operations", "ann"),
+    )
+    ProviderChange.objects.create(
+        account=rail,
+        replaced=["base_url"],
+        requested_by=stage.member("operations", "ann"),
+        reason="加预算",
+    )
 
 
 def everything_allowed(name: str = ROOT) -> Client:

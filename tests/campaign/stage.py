@@ -23,7 +23,17 @@ from campaign.versions import version_hash
 from engine.lib import auth, clock
 from engine.models import AuditEvent, ClientApp, ForcedOutcome
 from engine.services import api_key_create, client_key_create
-from packets.models import Account, Gate, LimitRule, Packet, Transfer
+from packets.models import (
+    Account,
+    Gate,
+    LimitRule,
+    Packet,
+    Payout,
+    PayoutMark,
+    ProviderAccount,
+    ProviderChange,
+    Transfer,
+)
 
 ACTOR = "staff:ann"
 PASSWORD = "correct horse battery staple"
@@ -155,6 +165,10 @@ def everything() -> dict[str, Any]:
         "templates": list(CampaignTemplate.objects.order_by("id").values()),
         "forced": list(ForcedOutcome.objects.order_by("id").values()),
         "limits": list(LimitRule.objects.order_by("id").values()),
+        "payouts": list(Payout.objects.order_by("id").values()),
+        "providers": list(ProviderAccount.objects.order_by("id").values()),
+        "marks": list(PayoutMark.objects.order_by("id").values()),
+        "changes": list(ProviderChange.objects.order_by("id").values()),
         "gates": list(Gate.objects.order_by("id").values()),
         "transfers": list(Transfer.objects.order_by("id").values()),
         "audit": AuditEvent.objects.count(),

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import Group as DjangoGroup
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db.models.functions import Now
 from django.test import Client
 
 from campaign import services
@@ -27,13 +28,24 @@ from engine.lib import clock
 from engine.models import ForcedOutcome
 from engine.run.paths import CHECKOUT
 from packets.limit_rules import Wanted, limit_rule_set
-from packets.models import Gate, LimitRule, Packet
+from packets.models import (
+    Gate,
+    LimitRule,
+    Packet,
+    Payout,
+    PayoutMark,
+    ProviderAccount,
+    ProviderChange,
+)
+from packets.payouts.manual import payout_mark_ask
 from tests.admin import desk
 from tests.campaign import stage
+from tests.packets.payouts.stage import payout_of, provider_account
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 HOME = desk.HOME
+PAYOUTS, PROVIDERS = "/admin/packets/payout/", "/admin/packets/provideraccount/"
 
 
 @pytest.fixture(autouse=True)
@@ -201,6 +213,79 @@ def press_move(client: Client, scene: Scene) -> Any:
     return client.post(f"{HOME}{scene.campaign.pk}/round/{scene.other.pk}/", words)
 
 
+def scene_payout() -> Scene:
+    scene = scene_draft()
+    waits = {"manual_reason": "review", "manual_at": Now(), "next_attempt_at": None}
+    scene.other = payout_of(provider_account(), **waits)
+    return scene
+
+
+def scene_unknown() -> Scene:
+    scene = scene_draft()
+    scene.other = payout_of(
+        provider_account(),
+        state="unknown",
+        step="query",
+        manual_reason="too_long",
+        manual_at=Now(),
+        next_attempt_at=None,
+    )
+    return scene
+
+
+def scene_marked() -> Scene:
+    scene = scene_unknown()
+    payout_mark_ask(
+        payout_id=scene.other.pk,
+        outcome="failed",
+        provider_ref="",
+        evidence="x",
+        by=stage.member("finance", "z"),
+    )
+    return scene
+
+
+def scene_provider() -> Scene:
+    scene = scene_draft()
+    scene.other = provider_account()
+    return scene
+
+
+def scene_other_keys() -> Scene:
+    scene = scene_provider()
+    ProviderChange.objects.create(
+        account=scene.other,
+        base_url="https://pay.test/",
+        credentials_encrypted=scene.other.credentials_encrypted,
+        requested_by=stage.member("sre", "z"),
+        reason="x",
+    )
+    return scene
+
+
+def press_release(client: Client, scene: Scene) -> Any:
+    return client.post(f"{PAYOUTS}{scene.other.pk}/do/release/", {"reason": "fine"})
+
+
+def press_mark(client: Client, scene: Scene) -> Any:
+    words = {"evidence": "seen", "provider_ref": "r"}
+    return client.post(f"{PAYOUTS}{scene.other.pk}/do/mark-paid/", words)
+
+
+def press_decide_mark(client: Client, scene: Scene) -> Any:
+    mark = PayoutMark.objects.get(payout=scene.other)
+    return client.post(f"{PAYOUTS}mark/{mark.pk}/", {"then": "approve"})
+
+
+def press_breaker(client: Client, scene: Scene) -> Any:
+    return client.post(f"{PROVIDERS}{scene.other.pk}/breaker/", {"reason": "drill"})
+
+
+def press_decide_keys(client: Client, scene: Scene) -> Any:
+    change = ProviderChange.objects.get(account=scene.other)
+    return client.post(f"{PROVIDERS}change/{change.pk}/", {"then": "approve"})
+
+
 def is_now(*states: str) -> Callable[[Scene], bool]:
     return lambda scene: Campaign.objects.get(pk=scene.campaign.pk).state in states
 
@@ -264,6 +349,25 @@ STORIES: dict[Act, Story] = {
     ),
     Act.SET_LIMITS: Story(
         scene_limit, press_limit, lambda scene: LimitRule.objects.get().limit == 7
+    ),
+    Act.HANDLE_PAYOUT: Story(
+        scene_payout, press_release, lambda scene: Payout.objects.get().manual_reason == ""
+    ),
+    Act.MARK_PAYOUT: Story(
+        scene_unknown, press_mark, lambda scene: PayoutMark.objects.count() == 1
+    ),
+    Act.DECIDE_MARK: Story(
+        scene_marked, press_decide_mark, lambda scene: Payout.objects.get().state == "failed"
+    ),
+    Act.CHANGE_PROVIDER: Story(
+        scene_provider,
+        press_breaker,
+        lambda scene: ProviderAccount.objects.get().breaker == "open",
+    ),
+    Act.DECIDE_PROVIDER: Story(
+        scene_other_keys,
+        press_decide_keys,
+        lambda scene: ProviderAccount.objects.get().base_url == "https://pay.test/",
     ),
 }
 
@@ -349,6 +453,7 @@ SEEN = {
         "packets_transfer",
         "engine_auditevent",
     ],
+    "see payouts and provider accounts": ["packets_payout", "packets_provideraccount"],
 }
 
 
