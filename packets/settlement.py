@@ -6,8 +6,8 @@ without a queue and without touching the lane's row (claims go on committing bes
 transaction
 
     locks the cursor (or leaves: somebody else is at this lane)
-    makes the wallets that don't exist yet
     holds what the risk rules say (packets/holds): escrow → held, instead of the wallet
+    makes the wallets that don't exist yet
     writes the transfers escrow → wallet; the ledger's trigger locks the accounts by id, moves them
     writes what became of each claim
     tells client apps that asked (events.py)
@@ -39,8 +39,10 @@ from django.db import connection, transaction
 
 from packets import events
 from packets.holds.holding import claims_hold
+from packets.holds.rules import Batch, judge
 from packets.ledger import sqlstate
 from packets.models import ClaimState, LaneCursor
+from packets.settlement_moves import MAKE_WALLETS, MOVE, MOVE_REST
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -63,7 +65,7 @@ REASON_MAX_CHARS = 300  # ClaimState.reason
 
 _TRY_AGAIN = frozenset({"40P01", "40001", "55P03"})  # deadlock, serialization, lock timeout
 _TOO_SLOW = "57014"  # statement timeout
-_TAKEN = "23505"  # a reference or a state that is there already
+_TAKEN = "23505"  # a reference, a state or a wallet that is there already
 # Classes of errors that the rows themselves cause: data, integrity, RAISE EXCEPTION of a trigger.
 _REFUSALS = ("22", "23", "P0")
 
@@ -110,79 +112,19 @@ SELECT cursor.settled_count
    FOR UPDATE SKIP LOCKED
 """
 
-# Read after the cursor is locked and without a lock of its own: every claim up to this count was
-# committed together with it.
-_READ_LANE = """
-SELECT lane.claimed_count, packet.escrow_id, packet.currency
-  FROM packets_lane AS lane JOIN packets_packet AS packet ON packet.id = lane.packet_id
+# Without a lock, to know which range to try: the batch looks again under the cursor's lock. Every
+# claim up to `claimed_count` was committed together with it.
+_READ_PROGRESS = """
+SELECT cursor.settled_count, lane.claimed_count
+  FROM packets_lane AS lane LEFT JOIN packets_lanecursor AS cursor ON cursor.lane_id = lane.id
  WHERE lane.id = %s
 """
 
-# In the order of the owners, so that two workers making the same wallets don't cross. A wallet that
-# is there already costs no more this way than by looking first.
-_MAKE_WALLETS = """
-INSERT INTO packets_account (kind, owner, currency, debits_fen, credits_fen, created_at)
-SELECT 'wallet', person.owner, %(currency)s, 0, 0, now()
-  FROM (SELECT DISTINCT encode(claim.participant, 'hex') AS owner
-          FROM packets_claim AS claim
-         WHERE claim.lane_id = %(lane)s AND claim.position BETWEEN %(first)s AND %(last)s
-       ) AS person
- ORDER BY person.owner
-    ON CONFLICT (owner, kind, currency) DO NOTHING
+_READ_LANE = """
+SELECT packet.escrow_id, packet.currency
+  FROM packets_lane AS lane JOIN packets_packet AS packet ON packet.id = lane.packet_id
+ WHERE lane.id = %s
 """
-
-# Wallets are looked up by scalar subqueries, which Postgres can only answer by their unique key. As
-# a join they are at the mercy of its statistics, which in the first minute of a big packet are
-# those of empty tables (seen: 270 settled claims a second). In the order of the owners, so that the
-# look-ups go along the key.
-_MOVING = """
-WITH due AS MATERIALIZED (
-    SELECT claim.id, claim.amount_fen, encode(claim.participant, 'hex') AS owner,
-           'settle:' || encode(uuid_send(claim.id), 'hex') AS reference,
-           {already} AS already
-      FROM packets_claim AS claim
-     WHERE claim.lane_id = %(lane)s AND claim.position BETWEEN %(first)s AND %(last)s
-     ORDER BY owner
-), moved AS (
-    INSERT INTO packets_transfer
-           (reference, kind, debit_account_id, credit_account_id, currency, amount_fen)
-    SELECT due.reference, 'settle', %(escrow)s,
-           (SELECT wallet.id FROM packets_account AS wallet
-             WHERE wallet.kind = 'wallet' AND wallet.owner = due.owner
-               AND wallet.currency = %(currency)s),
-           %(currency)s, due.amount_fen
-      FROM due
-     WHERE NOT due.already
-        {moved_before}
-    RETURNING id, reference, amount_fen
-), stated AS (
-    INSERT INTO packets_claimstate (claim_id, state, transfer_id, reason)
-    SELECT substr(moved.reference, 8)::uuid, 'settled', moved.id, ''
-      FROM moved
-        {stated_before}
-    RETURNING claim_id
-)
-SELECT (SELECT count(*) FROM due),
-       (SELECT count(*) FROM due WHERE already),
-       (SELECT count(*) FROM stated),
-       (SELECT COALESCE(sum(amount_fen), 0)::bigint FROM moved)
-"""
-
-# A range that nobody has been at, as ranges are: whatever is there already refuses it. Asking
-# first, and each ON CONFLICT, would cost every row another look-up.
-_MOVE = _MOVING.format(already="false", moved_before="", stated_before="")
-
-# The same where somebody has been, be it the risk rules in this very transaction: what is settled
-# or held stays, what is parked gets settled.
-_MOVE_REST = _MOVING.format(
-    already="""COALESCE((SELECT known.state <> 'parked' FROM packets_claimstate AS known
-                      WHERE known.claim_id = claim.id), false)""",
-    moved_before="ON CONFLICT (reference) DO NOTHING",
-    stated_before="""ON CONFLICT (claim_id) DO UPDATE
-       SET state = 'settled', transfer_id = EXCLUDED.transfer_id, reason = '',
-           changed_at = statement_timestamp()
-     WHERE packets_claimstate.state = 'parked'""",
-)
 
 _MOVE_CURSOR = """
 UPDATE packets_lanecursor SET settled_count = %s WHERE lane_id = %s AND settled_count = %s
@@ -213,17 +155,16 @@ def settle_lane(lane_id: int, limit: int = BATCH_CLAIMS) -> SettlementResult:
     TapeBroken, and Django's database errors that aren't the claims' fault (a lost connection, or a
     deadlock met too often); what was settled before then stays settled.
     """
-    with transaction.atomic(), connection.cursor() as cursor:
-        start = _lock(cursor, lane_id)
-        if start is None:
-            return SettlementResult(busy=True)
-        cursor.execute(_READ_LANE, [lane_id])
-        claimed_count = cursor.fetchone()[0]
+    with connection.cursor() as cursor:
+        cursor.execute(_READ_PROGRESS, [lane_id])
+        start, claimed_count = cursor.fetchone()
+    if start is None:
+        raise TapeBroken(f"lane {lane_id} has no settlement cursor")
     last = min(start + limit, claimed_count)
     if last <= start:
         return SettlementResult()
     done = _settle_range(lane_id, start + 1, last)
-    return done + SettlementResult(left=claimed_count - last)
+    return done if done.busy else done + SettlementResult(left=claimed_count - last)
 
 
 def settle_due(max_batches: int = SWEEP_BATCHES, limit: int = BATCH_CLAIMS) -> SettlementResult:
@@ -277,13 +218,13 @@ def retry_parked(limit: int = BATCH_CLAIMS) -> SettlementResult:
     return total
 
 
-def _settle_range(lane_id: int, first: int, last: int, statement: str = _MOVE) -> SettlementResult:
+def _settle_range(lane_id: int, first: int, last: int, again: bool = False) -> SettlementResult:
     """Settle positions first..last; what is refused is halved, and parked where it stands alone."""
     try:
-        return _transaction(lambda: _batch(lane_id, first, last, statement))
+        return _transaction(lambda: _batch(lane_id, first, last, again))
     except (DatabaseError, ReferenceTaken) as error:
-        if statement is _MOVE and _state(error) == _TAKEN:
-            return _settle_range(lane_id, first, last, _MOVE_REST)
+        if not again and _state(error) == _TAKEN:
+            return _settle_range(lane_id, first, last, again=True)
         refused = _is_refusal(error)
         if first == last and refused:
             reason = _reason(error)
@@ -292,29 +233,32 @@ def _settle_range(lane_id: int, first: int, last: int, statement: str = _MOVE) -
         if first == last or not (refused or _state(error) == _TOO_SLOW):
             raise
     middle = (first + last) // 2
-    done = _settle_range(lane_id, first, middle, statement)
+    done = _settle_range(lane_id, first, middle, again)
     if done.busy:
         return done
-    return done + _settle_range(lane_id, middle + 1, last, statement)
+    return done + _settle_range(lane_id, middle + 1, last, again)
 
 
-def _batch(lane_id: int, first: int, last: int, statement: str = _MOVE) -> SettlementResult:
+def _batch(lane_id: int, first: int, last: int, again: bool = False) -> SettlementResult:
     with transaction.atomic(), connection.cursor() as cursor:
         start = _lock(cursor, lane_id)
         if start != first - 1:
             # Taken, or moved on since: somebody else is settling this lane.
             return SettlementResult(busy=True)
-        done = _move(cursor, lane_id, first, last, statement)
+        done = _move(cursor, lane_id, first, last, again)
         cursor.execute(_MOVE_CURSOR, [last, lane_id, first - 1])
         if cursor.rowcount != 1:
             raise TapeBroken(f"the cursor of lane {lane_id} moved under its lock")
         return done
 
 
-def _move(cursor: Any, lane_id: int, first: int, last: int, statement: str) -> SettlementResult:
-    """Pay the claims at these positions; the caller's transaction holds what makes it safe."""
+def _move(cursor: Any, lane_id: int, first: int, last: int, again: bool) -> SettlementResult:
+    """Pay the claims at these positions; the caller's transaction holds what makes it safe.
+
+    `again`: somebody may have been here, so what is there already is passed over, not refused.
+    """
     cursor.execute(_READ_LANE, [lane_id])
-    _, escrow_id, currency = cursor.fetchone()
+    escrow_id, currency = cursor.fetchone()
     names = {
         "lane": lane_id,
         "first": first,
@@ -322,12 +266,18 @@ def _move(cursor: Any, lane_id: int, first: int, last: int, statement: str) -> S
         "escrow": escrow_id,
         "currency": currency,
     }
-    cursor.execute(_MAKE_WALLETS, names)
-    held = claims_hold(
-        cursor, lane_id=lane_id, first=first, last=last, escrow_id=escrow_id, currency=currency
-    )
-    cursor.execute(_MOVE_REST if held else statement, names)
-    due, already, settled, settled_fen = cursor.fetchone()
+    held = 0
+    suspected = judge(cursor, Batch(lane_id, first, last))
+    if again or suspected:
+        cursor.execute(MAKE_WALLETS, names)
+        held = claims_hold(cursor, suspected, at=names)
+        cursor.execute(MOVE_REST, names)
+        due, already, settled, settled_fen = cursor.fetchone()
+    else:
+        cursor.execute("SET LOCAL enable_nestloop = off")  # see MOVE
+        cursor.execute(MOVE, names)
+        due, already, settled, settled_fen = cursor.fetchone()
+        cursor.execute("SET LOCAL enable_nestloop = on")
     if due != last - first + 1:
         raise TapeBroken(f"lane {lane_id}: {due} claims at positions {first} to {last}")
     if already + settled != due:
@@ -358,7 +308,7 @@ def _unpark(claim_id: uuid.UUID, lane_id: int, position: int) -> SettlementResul
         )
         if not still:
             return SettlementResult()
-        return _move(cursor, lane_id, position, position, _MOVE_REST)
+        return _move(cursor, lane_id, position, position, again=True)
 
 
 def _lock(cursor: Any, lane_id: int) -> int | None:

@@ -7,6 +7,7 @@ accounts of one transaction are locked in the order of their ids, all at once.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from django.db import connection, transaction
 from engine.lib.audit import audit_record
 from engine.lib.money import CURRENCY
 from packets import ledger
-from packets.holds.rules import Batch, RiskReason, judge, suspected_rows
+from packets.holds.rules import RiskReason, Suspected, suspected_rows
 from packets.models import Account, Hold, Transfer
 
 # By what a hold was opened that no person opened.
@@ -93,23 +94,19 @@ SELECT count(*), COALESCE(sum(amount_fen), 0)::bigint FROM opened
 
 
 def claims_hold(
-    cursor: Any, *, lane_id: int, first: int, last: int, escrow_id: int, currency: str
+    cursor: Any, suspected: Mapping[uuid.UUID, Suspected], *, at: Mapping[str, Any]
 ) -> int:
-    """Hold what the rules say of these positions; how many. Part of settlement's transaction.
+    """Hold what the rules have found among the claims of a range; how many were held.
 
-    The caller has the lane's cursor and has made the wallets; it settles every claim that has no
-    state afterwards.
+    Part of settlement's transaction. The caller has the lane's cursor and has made the wallets; it
+    settles every claim that has no state afterwards. `at`: `lane`, `first`, `last`, `escrow`,
+    `currency` of the range.
     """
-    suspected = judge(cursor, Batch(lane_id, first, last))
     if not suspected:
         return 0
     claims, reasons, evidence, rules = suspected_rows(suspected)
     names = {
-        "lane": lane_id,
-        "first": first,
-        "last": last,
-        "escrow": escrow_id,
-        "currency": currency,
+        **at,
         "claims": claims,
         "reasons": reasons,
         "evidence": evidence,

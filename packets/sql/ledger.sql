@@ -28,6 +28,7 @@ CREATE OR REPLACE FUNCTION laisee_ledger_apply() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
 -- guard:by_key begin
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET enable_nestloop = on
 -- guard:by_key end
 AS $$
 DECLARE
@@ -124,6 +125,7 @@ ALTER TABLE packets_claimstate ADD CONSTRAINT claimstate_has_transfer
 CREATE OR REPLACE FUNCTION laisee_claimstate_refers() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET enable_nestloop = on
 AS $$
 DECLARE
     v_claim uuid;
