@@ -33,6 +33,7 @@ from engine.models import AuditEvent
 from engine.staff.confirm import ConfirmedAct, Consequence, confirm
 from engine.staff.pages import page, user_of
 from packets.admin import provider_forms as forms
+from packets.admin import sandbox
 from packets.admin.deciding import Asked, decide
 from packets.admin.payout_desk import breaker_words
 from packets.admin.payout_story import database_now, span
@@ -108,7 +109,7 @@ class ProviderAccountAdmin(PlainModelAdmin):
             path("<int:pk>/test/", view(test), name=name("test")),
             path("change/<int:pk>/", view(change), name=name("change")),
         ]
-        return [*ours, *super().get_urls()]
+        return [*ours, *sandbox.urls(view), *super().get_urls()]
 
 
 def address_of(account: ProviderAccount) -> str:
@@ -171,6 +172,8 @@ _EVENTS = {
     "provider.change_withdraw": gettext_lazy("withdrew other keys"),
     "provider.breaker_stop": gettext_lazy("stopped sending"),
     "provider.breaker_close": gettext_lazy("closed the breaker"),
+    "sandbox.set": gettext_lazy("set the sandbox's faults"),
+    "sandbox.confirm": gettext_lazy("confirmed an order in the sandbox"),
 }
 
 
@@ -203,6 +206,8 @@ def _buttons(request: HttpRequest, account: ProviderAccount) -> list[dict[str, A
             main=not on,
         ),
     ]
+    if account.kind == ProviderAccount.Kind.SANDBOX:
+        found.append(button("sandbox", _("What the sandbox does wrong"), "bug_report"))
     if account.breaker != State.CLOSED:
         label, icon = _("Close the breaker"), "electrical_services"
     else:
