@@ -261,11 +261,13 @@ def _luckiest(packet_id: uuid.UUID) -> ClaimSeen | None:
 
 @dataclass(frozen=True, slots=True)
 class WalletBalance:
-    """A participant's money. Pending: won, and not in the wallet yet. Held: under review."""
+    """A participant's money. Pending: won, and not in the wallet yet. Held: under review.
+    Withdrawing: taken out, and not paid yet."""
 
     available_fen: int
     pending_fen: int
     held_fen: int
+    withdrawing_fen: int
     currency: str
 
 
@@ -281,7 +283,10 @@ _BALANCE = """
                         AND packet.currency = %(currency)s
                         AND COALESCE(known.state, 'parked') = 'parked'), 0),
            COALESCE((SELECT sum(credits_fen - debits_fen) FROM packets_account
-                      WHERE kind = 'held' AND owner = %(owner)s AND currency = %(currency)s), 0)
+                      WHERE kind = 'held' AND owner = %(owner)s AND currency = %(currency)s), 0),
+           COALESCE((SELECT sum(amount_fen) FROM packets_payout
+                      WHERE participant = %(participant)s AND currency = %(currency)s
+                        AND state NOT IN ('paid', 'failed', 'cancelled')), 0)
 """
 
 
@@ -294,8 +299,8 @@ def wallet_balance(participant: bytes, currency: str = CURRENCY) -> WalletBalanc
     }
     with connection.cursor() as cursor:
         cursor.execute(_BALANCE, names)
-        available, pending, held = cursor.fetchone()
-    return WalletBalance(int(available), int(pending), int(held), currency)
+        available, pending, held, withdrawing = cursor.fetchone()
+    return WalletBalance(int(available), int(pending), int(held), int(withdrawing), currency)
 
 
 def wallet_transfers(participant: bytes, currency: str = CURRENCY) -> QuerySet[Transfer]:

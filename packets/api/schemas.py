@@ -203,11 +203,13 @@ class ClaimPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Wallet(msgspec.Struct, frozen=True, kw_only=True):
-    """`pending_fen`: won, not settled yet; `held_fen`: under review."""
+    """`pending_fen`: won, not settled yet; `held_fen`: under review; `withdrawing_fen`: taken out
+    and not paid yet."""
 
     available_fen: Fen
     pending_fen: Fen
     held_fen: Fen
+    withdrawing_fen: Fen
     currency: Currency
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from packets.api.views import holds, me, ops, packets, sending
+from packets.api.views import holds, me, ops, packets, sending, withdrawals
 
 urlpatterns = [
     path("packets", sending.Packets.as_view()),
@@ -14,5 +14,8 @@ urlpatterns = [
     path("me/wallet/transfers", me.MyTransfers.as_view()),
     path("me/holds", holds.MyHolds.as_view()),
     path("me/holds/<str:hold_id>/appeal", holds.MyHoldAppeal.as_view()),
+    path("me/withdrawals", withdrawals.Withdrawals.as_view()),
+    path("me/withdrawals/<str:withdrawal_id>", withdrawals.Withdrawal.as_view()),
+    path("me/withdrawals/<str:withdrawal_id>/cancel", withdrawals.WithdrawalCancel.as_view()),
     path("ops/invariants", ops.OpsInvariants.as_view()),
 ]

@@ -36,6 +36,10 @@ CLIENT_ROUTES = [
     ("GET", "/me/wallet/transfers"),
     ("GET", "/me/holds"),
     ("POST", "/me/holds/{hold}/appeal"),
+    ("POST", "/me/withdrawals"),
+    ("GET", "/me/withdrawals"),
+    ("GET", "/me/withdrawals/{packet}"),
+    ("POST", "/me/withdrawals/{packet}/cancel"),
 ]
 SERVER_ROUTES = [("POST", "/server/tokens"), ("GET", "/ops/invariants")]
 

@@ -308,6 +308,7 @@ def test_a_claim_on_its_way_to_the_wallet(visit: Visit, packet: Packet) -> None:
         "available_fen": 0,
         "pending_fen": amount_fen,
         "held_fen": 0,
+        "withdrawing_fen": 0,
         "currency": "CNY",
     }
     assert [c["status"] for c in on_its_way[1]["results"]] == ["committed"]

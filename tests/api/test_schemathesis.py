@@ -21,10 +21,12 @@ from schemathesis.core.result import Ok
 
 from engine.models import ClientApp
 from engine.wsgi import application
+from packets.wallets import wallet_of
 from tests import wallets
 from tests.campaign import stage
 from tests.factories import make_funding
 from tests.packets.holding import freeze
+from tests.packets.payouts.stage import payout_of, provider_account
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -50,9 +52,12 @@ schema = schemathesis.openapi.from_wsgi("/api/schema", application)
 def places(app: ClientApp) -> dict[str, str]:
     """What exists: a campaign with a packet, and credentials for both kinds of callers."""
     campaign = stage.live(app)
+    wallets.fill(app, ["alice"], 1_000_000)
+    payout = payout_of(provider_account(), wallet=wallet_of(wallets.digest(app, "alice")))
     return {
         "packet_id": stage.first_packet(campaign).public_id,
         "hold_id": held(app),
+        "withdrawal_id": payout.id.hex,
         "slug": campaign.slug,
         "ClientToken": f"Bearer {stage.token(app, 'alice')}",
         "ApiKey": f"Api-Key {stage.api_key(app, 'tokens', 'events', 'tickets', 'ops')}",
@@ -61,7 +66,6 @@ def places(app: ClientApp) -> dict[str, str]:
 
 def held(app: ClientApp) -> str:
     """Some of Alice's money waits for a decision."""
-    wallets.fill(app, ["alice"])
     hold = freeze(wallets.digest(app, "alice"), 100, make_funding().account.pk)
     assert hold is not None
     return hold.pk.hex
@@ -76,8 +80,12 @@ def credentials(case: Case, places: dict[str, str]) -> dict[str, str]:
     return {"Authorization": places[scheme]}
 
 
-# Whether the caller has the money isn't in the document.
-MOVES_MONEY = ("POST /api/v1/packets",)
+# Whether the caller has the money, and whether their key is new, isn't in the document.
+MOVES_MONEY = (
+    "POST /api/v1/packets",
+    "POST /api/v1/me/withdrawals",
+    "POST /api/v1/me/withdrawals/{withdrawal_id}/cancel",
+)
 
 
 def checks_for(case: Case) -> list[Any]:
@@ -143,6 +151,10 @@ def test_the_attack_covers_every_operation() -> None:
         "GET /api/v1/me/wallet/transfers",
         "GET /api/v1/me/holds",
         "POST /api/v1/me/holds/{hold_id}/appeal",
+        "POST /api/v1/me/withdrawals",
+        "GET /api/v1/me/withdrawals",
+        "GET /api/v1/me/withdrawals/{withdrawal_id}",
+        "POST /api/v1/me/withdrawals/{withdrawal_id}/cancel",
         "GET /api/v1/ops/invariants",
         "POST /api/v1/server/tokens",
         "POST /api/v1/server/campaigns/{slug}/tickets",

@@ -45,11 +45,11 @@ def test_three_people_get_their_money() -> None:
     packet, lane = one_lane(10, portion_fen=100)
     claims = make_claims(lane, 3)
     alice = bytes(claims[0].participant)
-    assert selectors.wallet_balance(alice) == selectors.WalletBalance(0, 100, 0, "CNY")
+    assert selectors.wallet_balance(alice) == selectors.WalletBalance(0, 100, 0, 0, "CNY")
 
     assert settle_lane(lane.id) == SettlementResult(settled=3, settled_fen=300, batches=1)
 
-    assert selectors.wallet_balance(alice) == selectors.WalletBalance(100, 0, 0, "CNY")
+    assert selectors.wallet_balance(alice) == selectors.WalletBalance(100, 0, 0, 0, "CNY")
     assert escrow_fen(packet) == 700
     assert settled_count(lane) == 3
     states = ClaimState.objects.values_list("state", "transfer__reference", "reason")

@@ -49,6 +49,7 @@ class MyWallet(ParticipantView):
                 available_fen=balance.available_fen,
                 pending_fen=balance.pending_fen,
                 held_fen=balance.held_fen,
+                withdrawing_fen=balance.withdrawing_fen,
                 currency=CURRENCY,
             ),
             headers=NO_STORE,
