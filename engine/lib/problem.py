@@ -46,6 +46,7 @@ class Code(enum.StrEnum):
     NOT_AUTHENTICATED = "not_authenticated"
     INVALID_TOKEN = "invalid_token"
     INVALID_API_KEY = "invalid_api_key"
+    BAD_SIGNATURE = "bad_signature"
     FORBIDDEN = "forbidden"
     MISSING_SCOPE = "missing_scope"
     NOT_FOUND = "not_found"
@@ -85,6 +86,9 @@ CODES: Mapping[Code, Meaning] = {
     ),
     Code.INVALID_API_KEY: Meaning(
         401, "Invalid API key", "The API key is unknown, expired or revoked."
+    ),
+    Code.BAD_SIGNATURE: Meaning(
+        401, "Bad signature", "The body isn't signed by the provider whose callback it is."
     ),
     Code.FORBIDDEN: Meaning(403, "Forbidden", "The caller may not do this."),
     Code.MISSING_SCOPE: Meaning(403, "Missing scope", "The API key lacks the scope of this route."),

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from packets.api.views import holds, me, ops, packets, sending, withdrawals
+from packets.api.views import callbacks, holds, me, ops, packets, sending, withdrawals
 
 urlpatterns = [
     path("packets", sending.Packets.as_view()),
@@ -17,5 +17,6 @@ urlpatterns = [
     path("me/withdrawals", withdrawals.Withdrawals.as_view()),
     path("me/withdrawals/<str:withdrawal_id>", withdrawals.Withdrawal.as_view()),
     path("me/withdrawals/<str:withdrawal_id>/cancel", withdrawals.WithdrawalCancel.as_view()),
+    path("payouts/<slug:provider>/callback", callbacks.PayoutCallback.as_view()),
     path("ops/invariants", ops.OpsInvariants.as_view()),
 ]

@@ -27,10 +27,14 @@ def callback_receive(*, account: ProviderAccount, headers: Mapping[str, str], ra
     Raises BadCallback, before anything is read, for a signature that isn't the provider's.
     """
     event = provider_of(account).parse_callback(headers, raw)
+    # A merchant's account may be used by others too; Postgres takes no NUL from them.
+    ours = event.out_number.isascii() and event.out_number.isalnum()
     number = (
         PayoutNumber.objects.select_related("payout")
         .filter(number=event.out_number, payout__account=account)
         .first()
+        if ours
+        else None
     )
     if number is None:
         log.warning("callback_unknown", account=account.name, number=event.out_number[:64])

@@ -61,6 +61,17 @@ def credential_fields(kind: str) -> tuple[Field, ...]:
             return ()
 
 
+def callback_answer(kind: str) -> tuple[str, bytes]:
+    """Content type and body of what a provider takes for "understood"; else it sends again."""
+    match kind:
+        case "wechat":
+            return "application/json", b'{"code":"SUCCESS","message":""}'
+        case "alipay":
+            return "text/plain", b"success"
+        case _:
+            return "application/json", b"{}"
+
+
 def credentials_of(account: ProviderAccount) -> dict[str, Any]:
     """The account's credentials in the clear: never log them, never keep them."""
     from engine.lib.crypto import decrypt

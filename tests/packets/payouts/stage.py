@@ -60,6 +60,7 @@ def payout_of(
     name: str = "alice",
     amount_fen: int = 500,
     wallet: Account | None = None,
+    payee_account: str = "",
     **columns: Any,
 ) -> Payout:
     """A payout as a withdrawal leaves it: its money in clearing, due at once."""
@@ -85,7 +86,7 @@ def payout_of(
         participant=bytes.fromhex(wallet.owner),
         client_app_id=APP,
         amount_fen=amount_fen,
-        payee_encrypted=payee_encrypt(f"{name}@bank", name),
+        payee_encrypted=payee_encrypt(payee_account or f"{name}@bank", name),
         payee_masked=f"{name[:1]}***",
         payee_hash=name,
         key=uuid.uuid4().hex,
