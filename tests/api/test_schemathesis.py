@@ -59,7 +59,7 @@ def places(app: ClientApp) -> dict[str, str]:
         "hold_id": held(app),
         "withdrawal_id": payout.id.hex,
         "slug": campaign.slug,
-        "provider": provider_account().name,
+        "provider": provider_account(base_url="http://127.0.0.1:9").name,
         "ClientToken": f"Bearer {stage.token(app, 'alice')}",
         "ApiKey": f"Api-Key {stage.api_key(app, 'tokens', 'events', 'tickets', 'ops')}",
     }

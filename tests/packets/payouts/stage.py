@@ -35,7 +35,7 @@ _numbers = itertools.count(1)
 
 def provider_account(name: str = "", **columns: Any) -> ProviderAccount:
     columns.setdefault("kind", ProviderAccount.Kind.SANDBOX)
-    columns.setdefault("credentials_encrypted", encrypt(json.dumps({"secret": "s"}).encode()))
+    columns.setdefault("credentials_encrypted", encrypt(json.dumps({"secret": "s" * 16}).encode()))
     return ProviderAccount.objects.create(name=name or f"rail{next(_numbers)}", **columns)
 
 
