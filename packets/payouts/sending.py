@@ -27,6 +27,7 @@ from django.db.models import F
 from django.db.models.functions import Coalesce, Now
 
 from engine.lib.audit import audit_record
+from engine.lib.crypto import UnreadableSecret
 from engine.lib.outbox import EventKind, outbox_emit
 from packets import ledger
 from packets.models import (
@@ -111,35 +112,28 @@ def _take(ask_first: bool) -> Taken | Payout | None:
         if payout_id is None:
             return None
         payout = Payout.objects.select_related("account").get(id=payout_id)
-        step = _step_now(payout)
         try:
             provider = provider_of(payout.account)
             number = numbers.number_live(payout, provider)
-        except (CredentialsMissing, ValueError) as error:
+        except (CredentialsMissing, UnreadableSecret, ValueError) as error:
             _set_aside(payout, str(error))
             return payout
-        return _lease(payout, step, number, provider)
+        return _lease(payout, number, provider)
 
 
-def _step_now(payout: Payout) -> str:
-    """The due step; but where a send has no known end, the provider is asked first."""
-    if payout.step != Step.SUBMIT or payout.lease_until is None:
-        return payout.step
-    last = payout.calls.filter(kind=PayoutCall.Kind.SUBMIT).order_by("-id").first()
-    return Step.QUERY if last is not None and last.ended_at is None else payout.step
-
-
-def _lease(payout: Payout, step: str, number: PayoutNumber, provider: Provider) -> Taken:
-    until = Now() + dt.timedelta(seconds=settings.PAYOUT_LEASE_S)
+def _lease(payout: Payout, number: PayoutNumber, provider: Provider) -> Taken:
+    step, until = payout.step, Now() + dt.timedelta(seconds=settings.PAYOUT_LEASE_S)
     changes: dict[str, Any] = {
         "fence": payout.fence + 1,
         "lease_until": until,
         "next_attempt_at": until,
-        "step": step,
     }
     if step == Step.SUBMIT:
         changes |= {
             "state": State.SUBMITTING,
+            # Until its answer is written down, a send may have been heard: whoever finds it when
+            # the lease is over asks, whatever the breaker says about sending.
+            "step": Step.QUERY,
             "submits": payout.submits + 1,
             "queries": 0,
             "last_submitted_at": Now(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import threading
 
 import pytest
@@ -197,6 +198,40 @@ def test_killed_during_a_send_the_next_one_asks(
     assert rail.steps == ["query"]
     assert (payout.state, payout.fence) == (State.PAID, 2)
     assert PayoutCall.objects.filter(ended_at=None).count() == 1  # on record: nobody knows
+
+
+def test_a_send_that_nobody_saw_the_end_of_is_asked_about_while_nothing_is_sent(
+    rail: Rail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = provider_account()
+    payout = payout_of(account)
+    with monkeypatch.context() as killed:
+        killed.setattr(sending, "_call", _dies)
+        with pytest.raises(KeyboardInterrupt):
+            step(payout)
+    ProviderAccount.objects.filter(id=account.pk).update(
+        breaker="open", breaker_reason="by_hand", breaker_until=Now() + dt.timedelta(days=3)
+    )
+    rail.says(PAID)
+
+    assert step(payout).state == State.PAID
+    assert rail.steps == ["query"]
+
+
+def test_what_cannot_be_read_waits_for_a_person_and_holds_up_nobody(rail: Rail) -> None:
+    account = provider_account()
+    unreadable = payout_of(account, "ann")
+    Payout.objects.filter(id=unreadable.id).update(payee_encrypted="gone:gAAAA")
+    payout = payout_of(account, "ben")
+    rail.says(PAID)
+
+    while sending.payout_step():
+        pass
+
+    unreadable.refresh_from_db()
+    payout.refresh_from_db()
+    assert (unreadable.manual_reason, unreadable.state) == ("not_sendable", State.CREATED)
+    assert payout.state == State.PAID
 
 
 def _dies(taken: object) -> Result:
