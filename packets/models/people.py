@@ -27,7 +27,7 @@ class PeoplePacket(models.Model):
     class Meta:
         verbose_name = _("person's packet")
         verbose_name_plural = _("people's packets")
-        permissions = [("stop_peoplepackets", "Can stop people's packets")]
+        permissions = [("stop_peoplepackets", _("Can stop people's packets"))]
         constraints = [
             models.UniqueConstraint(fields=["participant", "key"], name="peoplepacket_key_once")
         ]

@@ -12,8 +12,9 @@ import psycopg
 import pytest
 
 from packets import settlement
-from packets.models import Account, Claim, ClaimState, Lane, LaneEpoch, Transfer
+from packets.models import Account, Claim, ClaimState, Lane, LaneEpoch, Payout, Transfer
 from tests.factories import make_claims, make_packet
+from tests.packets.payouts.stage import payout_of, provider_account
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -82,6 +83,17 @@ FORBIDDEN = [
     "DELETE FROM packets_account",
     "DELETE FROM packets_claimstate",
     "DELETE FROM packets_lanecursor",
+    "DELETE FROM packets_payout",
+    "TRUNCATE packets_payout CASCADE",
+    "UPDATE packets_payoutnumber SET number = 'another'",
+    "UPDATE packets_payoutnumber SET payout_id = gen_random_uuid()",
+    "UPDATE packets_payoutnumber SET request_encrypted = '', request_sha256 = ''",
+    "DELETE FROM packets_payoutnumber",
+    "UPDATE packets_payoutcall SET kind = 'query', fence = 0",
+    "UPDATE packets_payoutcall SET started_at = now()",
+    "DELETE FROM packets_payoutcall",
+    "DELETE FROM packets_payoutmark",
+    "DELETE FROM packets_providerchange",
     "UPDATE engine_auditevent SET actor = 'nobody'",
     "DELETE FROM engine_auditevent",
     "TRUNCATE engine_auditevent",
@@ -113,6 +125,46 @@ def test_refused(app: App, paid: Claim, statement: str) -> None:
         app.execute(statement)
     app.rollback()
     assert picture() == before
+
+
+MEANT = [
+    "amount_fen = 1",
+    "participant = decode(repeat('00', 16), 'hex')",
+    "payee_hash = 'mallory'",
+    "payee_masked = 'm***'",
+    "key = 'again'",
+    "created_at = now()",
+    "fence = fence - 1",
+    "state = 'paid', step = 'none', ended_at = now(), next_attempt_at = NULL",
+]
+
+
+@pytest.mark.parametrize("change", MEANT)
+def test_a_payout_stays_what_was_asked_for(app: App, change: str) -> None:
+    """Its state may change by the machine's ways alone: paid before it was sent is none of them."""
+    payout = payout_of(provider_account(), fence=3)
+    with pytest.raises(psycopg.errors.IntegrityConstraintViolation):
+        app.execute(f"UPDATE packets_payout SET {change}")  # type: ignore[arg-type]
+    app.rollback()
+    assert Payout.objects.values().get() == Payout.objects.values().get(pk=payout.pk)
+    assert (payout.state, Payout.objects.get().state) == ("created", "created")
+
+
+def test_an_ended_call_and_number_stay_as_they_are(app: App) -> None:
+    payout = payout_of(provider_account())
+    number = payout.numbers.create(number="n1", request_encrypted="x", request_sha256="0" * 64)
+    payout.calls.create(number=number, kind="submit", fence=1)
+    app.execute("UPDATE packets_payoutcall SET ended_at = now(), result = 'unknown'")
+    app.execute("UPDATE packets_payoutnumber SET ended_at = now(), state = 'failed'")
+    app.commit()
+    for again in (
+        "UPDATE packets_payoutcall SET result = 'paid'",
+        "UPDATE packets_payoutnumber SET state = 'paid'",
+        "UPDATE packets_payoutnumber SET state = 'live', ended_at = NULL",
+    ):
+        with pytest.raises(psycopg.errors.IntegrityConstraintViolation):
+            app.execute(again)  # type: ignore[call-overload]
+        app.rollback()
 
 
 def test_a_wallet_cannot_be_born_rich(app: App) -> None:

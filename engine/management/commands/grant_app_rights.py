@@ -46,16 +46,21 @@ TABLE_RIGHTS: dict[str, tuple[str, ...]] = {
     "referrals_serverevent": ADD,
     # Triggers let a payout change only along its machine's ways, and the others end once.
     "packets_payout": ADD_AND_CHANGE,
-    "packets_payoutnumber": ADD_AND_CHANGE,
-    "packets_payoutcall": ADD_AND_CHANGE,
+    "packets_payoutnumber": ADD,
+    "packets_payoutcall": ADD,
+    "packets_payoutmark": ADD_AND_CHANGE,
+    "packets_providerchange": ADD_AND_CHANGE,
     "packets_statement": ADD_AND_CHANGE,
     "packets_statementline": ADD,
     "packets_difference": ADD,
     "packets_stockcheck": ADD,
 }
-# Further columns that may be changed: what a lane has given is counted by laisee_commit_claims.
+# Further columns that may be changed: what a lane has given is counted by laisee_commit_claims;
+# of a number and a call only how they ended.
 COLUMN_RIGHTS: dict[str, tuple[str, ...]] = {
     "packets_lane": ("state", "epoch", "loader", "loader_until", "direct_until"),
+    "packets_payoutnumber": ("state", "ended_at"),
+    "packets_payoutcall": ("ended_at", "result", "code", "detail", "http_status", "not_found"),
     # What was found stays as it was found; what became of it may be said.
     "packets_difference": ("state", "resolution", "reason", "resolved_by", "resolved_at"),
 }
