@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,6 +30,7 @@ from tests.packets.settling import (
     locked,
     one_lane,
     picture,
+    refuse_money,
     settled_count,
     wallet_fen,
 )
@@ -135,18 +137,8 @@ def test_settlement_does_not_touch_the_lanes_row(owner_dsn: str) -> None:
 
 @pytest.fixture
 def refuse(owner_dsn: str) -> Iterator[Callable[[bytes | None], None]]:
-    """Makes one wallet refuse all money (as a defect would); None lets it take money again."""
-
-    def run(participant: bytes | None) -> None:
-        connection.close()
-        with psycopg.connect(owner_dsn) as link:
-            link.execute("ALTER TABLE packets_account DROP CONSTRAINT IF EXISTS test_refuses")
-            if participant is not None:
-                link.execute(
-                    "ALTER TABLE packets_account ADD CONSTRAINT test_refuses CHECK"
-                    f" (owner <> '{participant.hex()}' OR credits_fen = 0)"
-                )
-
+    """Makes one wallet refuse all money; None lets it take money again."""
+    run = partial(refuse_money, owner_dsn)
     yield run
     run(None)
 
