@@ -68,6 +68,8 @@ class Act(enum.StrEnum):
     DECIDE_MARK = "decide_mark"
     CHANGE_PROVIDER = "change_provider"
     DECIDE_PROVIDER = "decide_provider"
+    UPLOAD_STATEMENT = "upload_statement"
+    RESOLVE_DIFFERENCE = "resolve_difference"
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,8 @@ RIGHTS: dict[Act, Right] = {
     Act.DECIDE_MARK: Right("packets.decide_payoutmark", money=True),
     Act.CHANGE_PROVIDER: Right("packets.change_provideraccount", money=True),
     Act.DECIDE_PROVIDER: Right("packets.decide_providerchange", money=True),
+    Act.UPLOAD_STATEMENT: Right("packets.reconcile"),
+    Act.RESOLVE_DIFFERENCE: Right("packets.reconcile"),
 }
 
 _SEE_CAMPAIGNS = (
@@ -123,6 +127,7 @@ _SEE_CLAIMS = (
     "packets.view_claim packets.view_claimstate packets.view_participant packets.view_ticket"
 )
 _SEE_PAYOUTS = "packets.view_payout packets.view_provideraccount"
+_SEE_STATEMENTS = "packets.view_statement packets.view_difference packets.view_stockcheck"
 _SEE_MONEY = (
     "packets.view_account packets.view_transfer packets.view_lane packets.view_laneepoch "
     "engine.view_auditevent"
@@ -157,6 +162,8 @@ GROUPS: dict[Group, frozenset[str]] = {
             _SEE_CLAIMS,
             _SEE_MONEY,
             _SEE_PAYOUTS,
+            _SEE_STATEMENTS,
+            "packets.reconcile packets.export_money packets.export_payees "
             "campaign.settle_campaign campaign.approve_topup "
             "packets.handle_payout packets.add_payoutmark packets.decide_payoutmark "
             "packets.add_provideraccount packets.change_provideraccount "
@@ -168,6 +175,7 @@ GROUPS: dict[Group, frozenset[str]] = {
             _SEE_CLAIMS,
             _SEE_MONEY,
             _SEE_PAYOUTS,
+            _SEE_STATEMENTS,
             "packets.add_provideraccount packets.change_provideraccount",
             "campaign.stop_campaign campaign.switch_all "
             "engine.view_clientapp engine.add_clientapp engine.change_clientapp "

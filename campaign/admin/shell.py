@@ -17,7 +17,7 @@ from campaign import people, services
 from campaign.models import Campaign, Notice
 from engine.staff.pages import user_of
 from packets.admin import payout_desk
-from packets.models import Gate, Payout
+from packets.models import Difference, Gate, Payout
 
 Act = people.Act
 
@@ -141,9 +141,16 @@ def _waiting_payouts() -> int:
     return len(rows.values_list("pk")[:MAX_BADGE])
 
 
+def _open_differences() -> int:
+    """Differences about which nobody has said anything yet."""
+    rows = Difference.objects.filter(state=Difference.State.OPEN).order_by()
+    return len(rows.values_list("pk")[:MAX_BADGE])
+
+
 def navigation(request: HttpRequest) -> list[dict[str, Any]]:
     """Watch, make, review; then what was claimed, where the money is, who is connected."""
     waiting = _waiting_for_review() if request.user.is_authenticated else 0
+    differing = _open_differences() if request.user.has_perm("packets.view_difference") else 0
     by_hand = _waiting_payouts() if request.user.has_perm("packets.view_payout") else 0
     groups: list[tuple[Any, bool, list[Any]]] = [
         (
@@ -231,6 +238,27 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
                     "account_balance_wallet",
                     "packets_provideraccount_changelist",
                     "packets.view_provideraccount",
+                ),
+                _item(
+                    _("Reconciliation"),
+                    "balance",
+                    "packets_reconciliation",
+                    "packets.view_statement",
+                ),
+                {
+                    **_item(
+                        _("Differences"),
+                        "difference",
+                        "packets_difference_changelist",
+                        "packets.view_difference",
+                    ),
+                    **({"badge": str(differing)} if differing else {}),
+                },
+                _item(
+                    _("Three-way checks"),
+                    "rule",
+                    "packets_stockcheck_changelist",
+                    "packets.view_stockcheck",
                 ),
                 _item(
                     _("Refused settlements"),

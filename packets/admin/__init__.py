@@ -5,6 +5,22 @@ Lists are paged without a COUNT and ordered by an index; people and claims are f
 
 from __future__ import annotations
 
-from packets.admin import claims, ledger, packets, payouts, provider_accounts, reconciling
+from packets.admin import (
+    claims,
+    ledger,
+    packets,
+    payouts,
+    provider_accounts,
+    reconciling,
+    stock_checks,
+)
 
-__all__ = ["claims", "ledger", "packets", "payouts", "provider_accounts", "reconciling"]
+__all__ = [
+    "claims",
+    "ledger",
+    "packets",
+    "payouts",
+    "provider_accounts",
+    "reconciling",
+    "stock_checks",
+]

@@ -111,7 +111,8 @@ class StatementAdmin(RowAdmin):
             path("overview/", view(overview), name="packets_reconciliation"),
             path("upload/", view(upload), name="packets_statement_upload"),
         ]
-        return ours + super().get_urls()
+        rest: list[URLPattern] = super().get_urls()
+        return ours + rest
 
 
 def overview(request: HttpRequest) -> HttpResponse:
@@ -326,7 +327,8 @@ class DifferenceAdmin(RowAdmin):
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view
         ours = [path("<int:pk>/resolve/", view(resolve), name="packets_difference_resolve")]
-        return ours + super().get_urls()
+        rest: list[URLPattern] = super().get_urls()
+        return ours + rest
 
 
 def difference_page(request: HttpRequest, object_id: str) -> HttpResponse:
@@ -409,63 +411,3 @@ def resolve(request: HttpRequest, pk: int) -> HttpResponse:
         money=False,
     )
     return confirm(request, act, back)
-
-
-# --- three-way checks -----------------------------------------------------------------------------
-
-FOUND_WORDS = {
-    "stock_epoch": gettext_lazy("Redis serves an epoch that was never opened"),
-    "stock_above": gettext_lazy("Redis may give more portions than are left"),
-    "escrow": gettext_lazy("the escrow isn't what lanes and waiting claims add up to"),
-    "clearing": gettext_lazy("clearing isn't what is under way"),
-    "statement_sum": gettext_lazy("the statements' sum isn't that of our paid payouts"),
-    "provider_balance": gettext_lazy("more left the provider's account than the ledger explains"),
-}
-
-
-@admin.register(StockCheck)
-class StockCheckAdmin(RowAdmin):
-    list_display = ["at_shown", "packets", "lanes", "found_shown", "took_ms"]
-    ordering = ["-at", "-id"]
-
-    @admin.display(description=gettext_lazy("time"), ordering="at")
-    def at_shown(self, check: StockCheck) -> SafeString:
-        return stamp(check.at)
-
-    @admin.display(description=gettext_lazy("differences"), ordering="found")
-    def found_shown(self, check: StockCheck) -> SafeString:
-        return tag("failed" if check.found else "done", check.found)
-
-    def change_view(
-        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
-    ) -> HttpResponse:
-        require(request, "packets.view_stockcheck")
-        check = get_object_or_404(
-            StockCheck, pk=int(object_id) if object_id.isascii() and object_id.isdigit() else 0
-        )
-        report = check.report
-        accounts = [
-            {
-                "name": name,
-                "balance_error": facts["balance_error"],
-                **{
-                    key: yuan(facts[f"{key}_fen"]) if facts[f"{key}_fen"] is not None else "–"
-                    for key in ("clearing", "paid", "statements", "balance", "came_in")
-                },
-            }
-            for name, facts in report["accounts"].items()
-        ]
-        return page(
-            request,
-            "packets/stock_check.html",
-            _("Three-way check"),
-            check=check,
-            at=stamp(check.at),
-            report=report,
-            accounts=accounts,
-            found=[
-                {**one, "words": FOUND_WORDS.get(one["what"], one["what"])}
-                for one in report["found"]
-            ],
-            back=reverse("admin:packets_stockcheck_changelist"),
-        )

@@ -64,7 +64,8 @@ _DAYS = """
          ORDER BY id DESC LIMIT 1) AS known ON true
       LEFT JOIN LATERAL (
         SELECT count(*) AS n FROM packets_difference
-         WHERE account_id = account.id AND day = due.day::date AND state = 'open') AS differs ON true
+         WHERE account_id = account.id AND day = due.day::date AND state = 'open'
+      ) AS differs ON true
       LEFT JOIN LATERAL (
         SELECT fault FROM packets_statement
          WHERE account_id = account.id AND day = due.day::date AND state = 'failed'
@@ -117,17 +118,16 @@ class OpenKind:
 
 def open_by_kind() -> list[OpenKind]:
     """All five classes, in their order."""
-    rows = {
-        row["kind"]: row
-        for row in Difference.objects.filter(state=Difference.State.OPEN)
+    rows = (
+        Difference.objects.filter(state=Difference.State.OPEN)
         .values("kind")
         .annotate(n=Count("id"), ours=Sum("ours_fen"), theirs=Sum("theirs_fen"))
+    )
+    known = {
+        row["kind"]: OpenKind(row["kind"], row["n"], row["ours"] or 0, row["theirs"] or 0)
+        for row in rows
     }
-    return [
-        OpenKind(kind, row.get("n", 0), row.get("ours") or 0, row.get("theirs") or 0)
-        for kind in Difference.Kind.values
-        for row in [rows.get(kind, {})]
-    ]
+    return [known.get(kind, OpenKind(kind, 0, 0, 0)) for kind in Difference.Kind.values]
 
 
 def lines_of_number(difference: Difference) -> QuerySet[StatementLine]:

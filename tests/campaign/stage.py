@@ -25,6 +25,7 @@ from engine.models import AuditEvent, ClientApp, ForcedOutcome
 from engine.services import api_key_create, client_key_create
 from packets.models import (
     Account,
+    Difference,
     Gate,
     LimitRule,
     Packet,
@@ -32,6 +33,7 @@ from packets.models import (
     PayoutMark,
     ProviderAccount,
     ProviderChange,
+    Statement,
     Transfer,
 )
 
@@ -169,6 +171,8 @@ def everything() -> dict[str, Any]:
         "providers": list(ProviderAccount.objects.order_by("id").values()),
         "marks": list(PayoutMark.objects.order_by("id").values()),
         "changes": list(ProviderChange.objects.order_by("id").values()),
+        "statements": list(Statement.objects.order_by("id").values()),
+        "differences": list(Difference.objects.order_by("id").values()),
         "gates": list(Gate.objects.order_by("id").values()),
         "transfers": list(Transfer.objects.order_by("id").values()),
         "audit": AuditEvent.objects.count(),

@@ -29,6 +29,7 @@ from engine.models import ForcedOutcome
 from engine.run.paths import CHECKOUT
 from packets.limit_rules import Wanted, limit_rule_set
 from packets.models import (
+    Difference,
     Gate,
     LimitRule,
     Packet,
@@ -36,11 +37,13 @@ from packets.models import (
     PayoutMark,
     ProviderAccount,
     ProviderChange,
+    Statement,
 )
 from packets.payouts.manual import payout_mark_ask
 from tests.admin import desk
 from tests.campaign import stage
 from tests.packets.payouts.stage import payout_of, provider_account
+from tests.packets.reconciling.stage import DAY, as_csv, compared, line
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -286,6 +289,24 @@ def press_decide_keys(client: Client, scene: Scene) -> Any:
     return client.post(f"{PROVIDERS}change/{change.pk}/", {"then": "approve"})
 
 
+def scene_difference() -> Scene:
+    scene = scene_provider()
+    compared(scene.other, line("STRANGE"))
+    return scene
+
+
+def press_statement(client: Client, scene: Scene) -> Any:
+    file = SimpleUploadedFile("day.csv", as_csv(line("STRANGE")))
+    words = {"account": scene.other.pk, "day": DAY.isoformat(), "file": file}
+    return client.post("/admin/packets/statement/upload/", words)
+
+
+def press_resolve(client: Client, scene: Scene) -> Any:
+    one = Difference.objects.get()
+    words = {"resolution": "not_ours", "reason": "the shop's till"}
+    return client.post(f"/admin/packets/difference/{one.pk}/resolve/", words)
+
+
 def is_now(*states: str) -> Callable[[Scene], bool]:
     return lambda scene: Campaign.objects.get(pk=scene.campaign.pk).state in states
 
@@ -363,6 +384,12 @@ STORIES: dict[Act, Story] = {
         scene_provider,
         press_breaker,
         lambda scene: ProviderAccount.objects.get().breaker == "open",
+    ),
+    Act.UPLOAD_STATEMENT: Story(
+        scene_provider, press_statement, lambda scene: Statement.objects.count() == 1
+    ),
+    Act.RESOLVE_DIFFERENCE: Story(
+        scene_difference, press_resolve, lambda scene: Difference.objects.get().state == "resolved"
     ),
     Act.DECIDE_PROVIDER: Story(
         scene_other_keys,
@@ -454,6 +481,11 @@ SEEN = {
         "engine_auditevent",
     ],
     "see payouts and provider accounts": ["packets_payout", "packets_provideraccount"],
+    "see statements, differences and three-way checks": [
+        "packets_statement",
+        "packets_difference",
+        "packets_stockcheck",
+    ],
 }
 
 
