@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 from engine.lib import ids
+from engine.lib.crypto import encrypt
 from engine.models import ClientApp
 from packets import invariants, selectors, settlement
 from packets.invariants import Verdict
-from packets.models import Account, Transfer
+from packets.models import Account, ProviderAccount, Transfer
 from tests.factories import make_claims, make_packet
 
 
@@ -24,6 +26,18 @@ def fill(app: ClientApp, names: Sequence[str], fen: int = 10_000) -> None:
 
 def digest(app: ClientApp, name: str) -> bytes:
     return ids.participant_digest(app.pk, name)
+
+
+def bank(name: str = "bank", **columns: Any) -> ProviderAccount:
+    """An account of ours at the sandbox; nothing is sent where no worker runs."""
+    secret = json.dumps({"secret": "s" * 32}).encode()
+    return ProviderAccount.objects.create(
+        name=name,
+        kind="sandbox",
+        base_url="http://127.0.0.1:9",
+        credentials_encrypted=encrypt(secret),
+        **columns,
+    )
 
 
 def available_fen(app: ClientApp, name: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import threading
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from django.db import connection
 
 from engine.lib import clock
-from engine.lib.crypto import decrypt, encrypt
+from engine.lib.crypto import decrypt
 from engine.models import AuditEvent, ClientApp, IdempotencyRecord
 from packets.api import payout_schemas
 from packets.holds import editing
@@ -21,6 +22,7 @@ from packets.payouts import sending, withdrawals
 from packets.payouts.allowance import percentile
 from packets.payouts.withdrawals import payee_mask
 from packets.wallets import wallet_of
+from tests import wallets
 from tests.api.answers import Answer
 from tests.api.doors import Visitor
 from tests.campaign import stage
@@ -39,14 +41,7 @@ BODY: dict[str, Any] = {
 
 @pytest.fixture
 def bank() -> ProviderAccount:
-    """An account of ours at the sandbox. Nothing is sent here: no worker runs."""
-    secret = json.dumps({"secret": "s" * 32}).encode()
-    return ProviderAccount.objects.create(
-        name="bank",
-        kind="sandbox",
-        base_url="http://127.0.0.1:9",
-        credentials_encrypted=encrypt(secret),
-    )
+    return wallets.bank()
 
 
 @pytest.fixture
@@ -397,6 +392,40 @@ def test_the_same_request_again_takes_nothing(alice: Visitor) -> None:
         reused = withdraw(alice, "k1", **other)
         assert (reused.status, reused.code) == (422, "idempotency_key_reused")
     assert Payout.objects.count() == 1
+
+
+def test_the_same_request_while_the_first_still_runs(
+    alice: Visitor, app: ClientApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, go_on = threading.Event(), threading.Event()
+    real, answers = withdrawals.audit_record, []
+
+    def slow(**event: Any) -> Any:
+        running.set()
+        assert go_on.wait(30)
+        return real(**event)
+
+    def first() -> None:
+        try:
+            answers.append(withdraw(alice, "k1"))
+        finally:
+            connection.close()
+
+    monkeypatch.setattr(withdrawals, "audit_record", slow)
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert running.wait(30)
+    same, other = withdraw(alice, "k1"), withdraw(alice, "k1", amount_fen=999)
+    go_on.set()
+    thread.join(30)
+
+    assert (same.status, same.code) == (409, "in_progress")
+    assert same.headers["Retry-After"] == "1"
+    assert (other.status, other.code) == (422, "idempotency_key_reused")
+    assert answers[0].status == 201
+    # Asked again, it hears the first one's answer.
+    assert withdraw(alice, "k1").json == answers[0].json
+    assert available_fen(app, "alice") == 9_000
 
 
 def test_a_key_takes_once_also_after_a_day(alice: Visitor) -> None:
