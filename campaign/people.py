@@ -132,6 +132,7 @@ _SEE_MONEY = (
     "packets.view_account packets.view_transfer packets.view_lane packets.view_laneepoch "
     "engine.view_auditevent"
 )
+_SEE_WEBHOOKS = "engine.view_webhookendpoint engine.view_webhookdelivery"
 GROUPS: dict[Group, frozenset[str]] = {
     group: frozenset(" ".join(words).split())
     for group, words in {
@@ -139,6 +140,7 @@ GROUPS: dict[Group, frozenset[str]] = {
             _SEE_CAMPAIGNS,
             _SEE_CLAIMS,
             _SEE_MONEY,
+            _SEE_WEBHOOKS,
             "campaign.add_campaign campaign.change_campaign campaign.submit_campaign "
             "campaign.upload_targets campaign.launch_campaign campaign.stop_campaign "
             "campaign.end_campaign campaign.extend_campaign campaign.move_round "
@@ -177,7 +179,10 @@ GROUPS: dict[Group, frozenset[str]] = {
             _SEE_PAYOUTS,
             _SEE_STATEMENTS,
             "packets.add_provideraccount packets.change_provideraccount",
+            _SEE_WEBHOOKS,
             "campaign.stop_campaign campaign.switch_all "
+            "engine.add_webhookendpoint engine.change_webhookendpoint "
+            "engine.change_webhookdelivery "
             "engine.view_clientapp engine.add_clientapp engine.change_clientapp "
             "engine.view_clientkey engine.add_clientkey engine.change_clientkey "
             "engine.view_apikey engine.add_apikey engine.change_apikey "

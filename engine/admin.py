@@ -29,6 +29,7 @@ from engine.lib.adminkit import (
 )
 from engine.lib.errors import ServiceError
 from engine.models import ApiKey, AuditEvent, ClientApp, ClientKey, IdempotencyRecord
+from engine.webhooks import admin as webhooks_admin  # noqa: F401  (registers theirs)
 
 
 class UndeletableAdmin(PlainModelAdmin):

@@ -15,6 +15,7 @@ from django.views.decorators.http import require_POST
 
 from campaign import people, services
 from campaign.models import Campaign, Notice
+from engine.models import WebhookEndpoint
 from engine.staff.pages import user_of
 from packets.admin import payout_desk
 from packets.models import Difference, Gate, Payout
@@ -145,6 +146,15 @@ def _open_differences() -> int:
     """Differences about which nobody has said anything yet."""
     rows = Difference.objects.filter(state=Difference.State.OPEN).order_by()
     return len(rows.values_list("pk")[:MAX_BADGE])
+
+
+def _switched_off(request: HttpRequest) -> str:
+    """How many endpoints the system has switched off and nobody has looked after since."""
+    if not request.user.has_perm("engine.view_webhookendpoint"):
+        return ""
+    rows = WebhookEndpoint.objects.filter(disabled_by_us=True).order_by()
+    count = len(rows.values_list("pk")[:MAX_BADGE])
+    return str(count) if count else ""
 
 
 def navigation(request: HttpRequest) -> list[dict[str, Any]]:
@@ -284,6 +294,19 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
                     "science",
                     "engine_forcedoutcome_changelist",
                     "engine.view_forcedoutcome",
+                ),
+                _item(
+                    _("Webhooks"),
+                    "webhook",
+                    "engine_webhookendpoint_changelist",
+                    "engine.view_webhookendpoint",
+                    badge=_switched_off(request),
+                ),
+                _item(
+                    _("Webhook deliveries"),
+                    "outgoing_mail",
+                    "engine_webhookdelivery_changelist",
+                    "engine.view_webhookdelivery",
                 ),
             ],
         ),
