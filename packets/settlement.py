@@ -142,9 +142,23 @@ SELECT claim.id, 'parked', NULL, %(reason)s
 _DUE = """
 SELECT cursor.lane_id
   FROM packets_lanecursor AS cursor JOIN packets_lane AS lane ON lane.id = cursor.lane_id
- WHERE cursor.settled_count < lane.claimed_count
+ WHERE NOT cursor.is_done AND cursor.settled_count < lane.claimed_count
  ORDER BY random()
  LIMIT %s
+"""
+
+# A closed lane gets no further claims, so one that is settled to its end stays so: the sweep reads
+# what lives, not all there ever was.
+_FINISH = """
+UPDATE packets_lanecursor SET is_done = true
+ WHERE lane_id IN (
+       SELECT cursor.lane_id
+         FROM packets_lanecursor AS cursor JOIN packets_lane AS lane ON lane.id = cursor.lane_id
+        WHERE NOT cursor.is_done AND lane.state = 'closed'
+          AND cursor.settled_count = lane.claimed_count
+        ORDER BY cursor.lane_id
+        LIMIT 1000
+          FOR NO KEY UPDATE OF cursor SKIP LOCKED)
 """
 
 
@@ -170,8 +184,9 @@ def settle_lane(lane_id: int, limit: int = BATCH_CLAIMS) -> SettlementResult:
 def settle_due(max_batches: int = SWEEP_BATCHES, limit: int = BATCH_CLAIMS) -> SettlementResult:
     """The sweep: batches of every lane that has unsettled claims, in turns, at most `max_batches`.
 
-    It finds what a lost wake-up left behind. Reading which lanes are due costs one pass over lanes
-    and cursors. A lane in trouble is counted in `failed` and doesn't keep the others waiting.
+    It finds what a lost wake-up left behind. Reading which lanes are due costs one pass over the
+    lanes that aren't closed and settled. A lane in trouble is counted in `failed` and doesn't keep
+    the others waiting.
     """
     with connection.cursor() as cursor:
         cursor.execute(_DUE, [max_batches])
@@ -193,6 +208,8 @@ def settle_due(max_batches: int = SWEEP_BATCHES, limit: int = BATCH_CLAIMS) -> S
             lanes.append(lane_id)
         left[lane_id] = done.left
         total += done
+    with connection.cursor() as cursor:
+        cursor.execute(_FINISH)
     return replace(total, left=sum(left.values()))
 
 

@@ -115,10 +115,15 @@ class LaneCursor(models.Model):
         Lane, models.PROTECT, primary_key=True, related_name="cursor", verbose_name=_("lane")
     )
     settled_count = models.BigIntegerField(_("settled"), default=0)
+    # The lane is closed and all of its claims are dealt with: the sweep needn't look again.
+    is_done = models.BooleanField(_("closed and settled"), default=False, db_default=False)
 
     class Meta:
         verbose_name = _("settlement cursor")
         verbose_name_plural = _("settlement cursors")
+        indexes = [
+            models.Index(fields=["lane"], name="cursor_not_done", condition=Q(is_done=False))
+        ]
 
     def __str__(self) -> str:
         return f"{self.lane_id}: {self.settled_count}"

@@ -29,8 +29,9 @@ SELECT broken.name, 'lane ' || seen.id || ': ' || broken.what
            END AS lane_counters,
            CASE WHEN
            mark.settled_count IS NULL OR mark.settled_count NOT BETWEEN 0 AND lane.claimed_count
-           THEN format('cursor %s, claims %s', COALESCE(mark.settled_count::text, 'missing'),
-                       lane.claimed_count)
+           OR (mark.is_done AND (lane.state <> 'closed' OR mark.settled_count < lane.claimed_count))
+           THEN format('cursor %s, claims %s, %s', COALESCE(mark.settled_count::text, 'missing'),
+                       lane.claimed_count, CASE WHEN mark.is_done THEN 'done' ELSE 'going on' END)
            END AS cursors
       FROM packets_lane AS lane
       LEFT JOIN fact ON fact.lane_id = lane.id

@@ -17,6 +17,7 @@ from django.db import OperationalError, connection, transaction
 
 from engine.lib.sql import load
 from packets import ledger, selectors, settlement, tasks
+from packets.invariants import invariants_check
 from packets.ledger import Entry
 from packets.models import Account, ClaimState, LaneCursor, Transfer
 from packets.settlement import SettlementResult, TapeBroken, retry_parked, settle_due, settle_lane
@@ -122,6 +123,30 @@ def test_money_of_a_closed_packet_still_arrives() -> None:
 
     assert escrow_fen(packet) == 0
     assert_all_paid_once()
+
+
+def test_the_sweep_looks_no_more_at_what_is_closed_and_settled(superuser_dsn: str) -> None:
+    from packets import services
+
+    open_packet, _ = one_lane(10)
+    closed, lane = one_lane(10)
+    make_claims(lane, 4)
+    services.packet_close(packet_id=closed.id, actor="test")
+
+    def done() -> list[int]:
+        return list(LaneCursor.objects.filter(is_done=True).values_list("lane_id", flat=True))
+
+    assert settle_due(limit=2, max_batches=1).settled == 2
+    assert done() == []  # closed, but not settled to its end
+    assert settle_due().settled == 2
+    assert done() == [lane.id]
+    assert invariants_check().holds
+    # What says so too early is found.
+    with psycopg.connect(superuser_dsn) as link:
+        link.execute("UPDATE packets_lanecursor SET is_done = true")
+    [broken] = [check for check in invariants_check().checks if check.value]
+    assert (broken.name, broken.value) == ("cursors", 1)
+    assert str(open_packet.lanes.get().id) in broken.detail
 
 
 def test_settlement_does_not_touch_the_lanes_row(owner_dsn: str) -> None:
