@@ -68,6 +68,8 @@ def install(name: str) -> None:
         return
     print(f"· installing {name} (a minute or two the first time)", flush=True)
     command = [str(PYTHON), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    # Compiled when imported: of the 18,000 modules of one library we use ten.
+    command += ["--no-compile"]
     if subprocess.run([*command, "-r", name], cwd=CHECKOUT).returncode != 0:
         sys.exit(f"! pip could not install {name}; what it said stands above")
     stamp.write_text(wanted)
