@@ -115,7 +115,8 @@ class Door:
             headers={**self._headers, "Idempotency-Key": f"crowd-{self._person.user}"},
             timeout=TIMEOUT_S,
         )
-        answer.raise_for_status()
+        if answer.status_code != 201:
+            raise requests.HTTPError(f"{answer.status_code} to {self._person}: {answer.text}")
         return str(answer.json()["id"])
 
     def state(self, withdrawal: str) -> str:

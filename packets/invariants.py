@@ -76,7 +76,8 @@ class Totals:
 
     currency: str
     funded_fen: int
-    returned_fen: int
+    returned_fen: int  # to whoever funded
+    paid_out_fen: int
     campaigns_fen: int
     escrow_fen: int
     wallets_fen: int
@@ -169,15 +170,21 @@ SELECT offender.name, count(*),
 """
 
 _TOTALS = """
-SELECT currency,
+SELECT account.currency,
        COALESCE(sum(debits_fen) FILTER (WHERE kind = 'external'), 0)::bigint,
-       COALESCE(sum(credits_fen) FILTER (WHERE kind = 'external'), 0)::bigint,
+       COALESCE(sum(credits_fen) FILTER (WHERE kind = 'external'), 0)::bigint
+       - COALESCE(max(paid.fen), 0)::bigint,
+       COALESCE(max(paid.fen), 0)::bigint,
        COALESCE(sum(credits_fen - debits_fen) FILTER (WHERE kind = 'campaign'), 0)::bigint,
        COALESCE(sum(credits_fen - debits_fen) FILTER (WHERE kind = 'escrow'), 0)::bigint,
        COALESCE(sum(credits_fen - debits_fen) FILTER (WHERE kind = 'wallet'), 0)::bigint,
        COALESCE(sum(credits_fen - debits_fen) FILTER (WHERE kind = 'held'), 0)::bigint,
        COALESCE(sum(credits_fen - debits_fen) FILTER (WHERE kind = 'clearing'), 0)::bigint
-  FROM packets_account GROUP BY currency ORDER BY currency
+  FROM packets_account AS account
+  LEFT JOIN (SELECT currency, sum(amount_fen) AS fen FROM packets_payout
+              WHERE state = 'paid' GROUP BY currency) AS paid
+         ON paid.currency = account.currency
+ GROUP BY account.currency ORDER BY account.currency
 """
 
 _PROGRESS = """

@@ -103,6 +103,7 @@ def money_line(totals: Totals) -> str:
         "held": totals.held_fen,
         "clearing": totals.clearing_fen,
         "returned": totals.returned_fen,
+        "paid out": totals.paid_out_fen,
     }
     write = yuan if totals.currency == CURRENCY else "{:,} fen".format
     parts = " + ".join(f"{name} {write(amount)}" for name, amount in amounts.items())

@@ -37,7 +37,7 @@ from packets.providers.sandbox.signing import (
 )
 
 CAPABILITIES = Capabilities(
-    min_fen=10,
+    min_fen=1,
     max_fen=20_000_000,
     out_number_max=32,
     user_action=True,
