@@ -29,6 +29,7 @@ class Group(enum.StrEnum):
     FINANCE = "finance"
     SUPPORT = "support"
     SRE = "sre"
+    RISK = "risk"
 
 
 GROUP_LABELS: dict[Group, str | Promise] = {
@@ -37,6 +38,7 @@ GROUP_LABELS: dict[Group, str | Promise] = {
     Group.FINANCE: _("Finance"),
     Group.SUPPORT: _("Support"),
     Group.SRE: _("Site reliability"),
+    Group.RISK: _("Risk"),
 }
 
 
@@ -70,6 +72,8 @@ class Act(enum.StrEnum):
     DECIDE_PROVIDER = "decide_provider"
     UPLOAD_STATEMENT = "upload_statement"
     RESOLVE_DIFFERENCE = "resolve_difference"
+    RESOLVE_HOLDS = "resolve_holds"
+    SET_RISK_RULES = "set_risk_rules"
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,8 @@ RIGHTS: dict[Act, Right] = {
     Act.DECIDE_PROVIDER: Right("packets.decide_providerchange", money=True),
     Act.UPLOAD_STATEMENT: Right("packets.reconcile"),
     Act.RESOLVE_DIFFERENCE: Right("packets.reconcile"),
+    Act.RESOLVE_HOLDS: Right("packets.resolve_hold", money=True),
+    Act.SET_RISK_RULES: Right("packets.change_riskrule"),
 }
 
 _SEE_CAMPAIGNS = (
@@ -133,6 +139,7 @@ _SEE_MONEY = (
     "engine.view_auditevent"
 )
 _SEE_WEBHOOKS = "engine.view_webhookendpoint engine.view_webhookdelivery"
+_SEE_HOLDS = "packets.view_hold packets.view_holdappeal packets.view_riskrule"
 GROUPS: dict[Group, frozenset[str]] = {
     group: frozenset(" ".join(words).split())
     for group, words in {
@@ -169,7 +176,8 @@ GROUPS: dict[Group, frozenset[str]] = {
             "campaign.settle_campaign campaign.approve_topup "
             "packets.handle_payout packets.add_payoutmark packets.decide_payoutmark "
             "packets.add_provideraccount packets.change_provideraccount "
-            "packets.decide_providerchange",
+            "packets.decide_providerchange packets.resolve_hold",
+            _SEE_HOLDS,
         ),
         Group.SUPPORT: (_SEE_CAMPAIGNS, _SEE_CLAIMS, _SEE_PAYOUTS),
         Group.SRE: (
@@ -188,6 +196,14 @@ GROUPS: dict[Group, frozenset[str]] = {
             "engine.view_apikey engine.add_apikey engine.change_apikey "
             "engine.view_forcedoutcome engine.add_forcedoutcome engine.change_forcedoutcome "
             "engine.delete_forcedoutcome packets.add_limitrule packets.change_limitrule",
+        ),
+        Group.RISK: (
+            _SEE_CAMPAIGNS,
+            _SEE_CLAIMS,
+            _SEE_MONEY,
+            _SEE_HOLDS,
+            _SEE_PAYOUTS,
+            "packets.resolve_hold packets.add_riskrule packets.change_riskrule",
         ),
     }.items()
 }

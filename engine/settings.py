@@ -185,7 +185,7 @@ AUTHENTICATION_BACKENDS = [
 ]
 REQUIRE_SECOND_FACTOR = env.boolean("REQUIRE_SECOND_FACTOR", True)
 # Whoever moves money or decides over it, and superusers.
-SECOND_FACTOR_GROUPS = ["approver", "finance", "sre"]
+SECOND_FACTOR_GROUPS = ["approver", "finance", "sre", "risk"]
 OTP_TOTP_ISSUER = "Laisee"
 # The cookie outlives no working day; half an hour without use ends it too (engine/staff/sessions).
 SESSION_COOKIE_AGE = 8 * 3600

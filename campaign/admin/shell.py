@@ -18,6 +18,7 @@ from campaign.models import Campaign, Notice
 from engine.models import WebhookEndpoint
 from engine.staff.pages import user_of
 from packets.admin import payout_desk
+from packets.admin.holds import open_holds
 from packets.models import Difference, Gate, Payout
 
 Act = people.Act
@@ -162,6 +163,7 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
     waiting = _waiting_for_review() if request.user.is_authenticated else 0
     differing = _open_differences() if request.user.has_perm("packets.view_difference") else 0
     by_hand = _waiting_payouts() if request.user.has_perm("packets.view_payout") else 0
+    held = open_holds() if request.user.has_perm("packets.view_hold") else 0
     groups: list[tuple[Any, bool, list[Any]]] = [
         (
             _("Campaigns"),
@@ -229,6 +231,18 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
                     "swap_horiz",
                     "packets_transfer_changelist",
                     "packets.view_transfer",
+                ),
+                {
+                    **_item(
+                        _("Holds"), "lock_clock", "packets_hold_changelist", "packets.view_hold"
+                    ),
+                    **({"badge": str(held)} if held else {}),
+                },
+                _item(
+                    _("Risk rules"),
+                    "shield",
+                    "packets_riskrule_changelist",
+                    "packets.view_riskrule",
                 ),
                 _item(
                     _("Payout desk"), "point_of_sale", "packets_payout_desk", "packets.view_payout"

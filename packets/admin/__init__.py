@@ -7,20 +7,24 @@ from __future__ import annotations
 
 from packets.admin import (
     claims,
+    holds,
     ledger,
     packets,
     payouts,
     provider_accounts,
     reconciling,
+    risk_rules,
     stock_checks,
 )
 
 __all__ = [
     "claims",
+    "holds",
     "ledger",
     "packets",
     "payouts",
     "provider_accounts",
     "reconciling",
+    "risk_rules",
     "stock_checks",
 ]

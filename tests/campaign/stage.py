@@ -27,12 +27,14 @@ from packets.models import (
     Account,
     Difference,
     Gate,
+    Hold,
     LimitRule,
     Packet,
     Payout,
     PayoutMark,
     ProviderAccount,
     ProviderChange,
+    RiskRule,
     Statement,
     Transfer,
 )
@@ -174,6 +176,8 @@ def everything() -> dict[str, Any]:
         "statements": list(Statement.objects.order_by("id").values()),
         "differences": list(Difference.objects.order_by("id").values()),
         "gates": list(Gate.objects.order_by("id").values()),
+        "holds": list(Hold.objects.order_by("id").values()),
+        "risk_rules": list(RiskRule.objects.order_by("id").values()),
         "transfers": list(Transfer.objects.order_by("id").values()),
         "audit": AuditEvent.objects.count(),
     }

@@ -31,17 +31,21 @@ from packets.limit_rules import Wanted, limit_rule_set
 from packets.models import (
     Difference,
     Gate,
+    Hold,
     LimitRule,
     Packet,
     Payout,
     PayoutMark,
     ProviderAccount,
     ProviderChange,
+    RiskRule,
     Statement,
 )
 from packets.payouts.manual import payout_mark_ask
+from tests import wallets
 from tests.admin import desk
 from tests.campaign import stage
+from tests.packets.holding import freeze, rule
 from tests.packets.payouts.stage import payout_of, provider_account
 from tests.packets.reconciling.stage import DAY, as_csv, compared, line
 
@@ -198,6 +202,36 @@ def scene_limit() -> Scene:
     wanted = Wanted(subject="device", limit=3, window_s=86_400)
     scene.other = limit_rule_set(wanted=wanted, actor="x")
     return scene
+
+
+def scene_hold() -> Scene:
+    """A person's money waits for a decision."""
+    scene = scene_live()
+    app = scene.campaign.client_apps.get()
+    wallets.fill(app, ["mallory"])
+    who = wallets.digest(app, "mallory")
+    scene.other = freeze(who, 100, scene.campaign.account_id)
+    return scene
+
+
+def press_release_hold(client: Client, scene: Scene) -> Any:
+    return client.post(
+        f"/admin/packets/hold/{scene.other.pk}/release/do/", {"reason": "looks fine"}
+    )
+
+
+def scene_risk_rule() -> Scene:
+    scene = scene_draft()
+    scene.other = rule(most=3)
+    return scene
+
+
+def press_risk_rule(client: Client, scene: Scene) -> Any:
+    words = {
+        "kind": "claims_per_person", "usual": "7", "window": "1", "unit": "3600",
+        "is_active": "on", "note": "the gala",
+    }  # fmt: skip
+    return client.post(f"/admin/packets/riskrule/{scene.other.pk}/change/", words)
 
 
 def scene_rain() -> Scene:
@@ -395,6 +429,17 @@ STORIES: dict[Act, Story] = {
         scene_other_keys,
         press_decide_keys,
         lambda scene: ProviderAccount.objects.get().base_url == "https://pay.test/",
+    ),
+    Act.RESOLVE_HOLDS: Story(
+        scene_hold, press_release_hold, lambda scene: Hold.objects.get().state == "released"
+    ),
+    Act.SET_RISK_RULES: Story(
+        scene_risk_rule,
+        press_risk_rule,
+        lambda scene: (
+            list(RiskRule.objects.order_by("version").values_list("version", "most"))
+            == [(1, 3), (2, 7)]
+        ),
     ),
 }
 
