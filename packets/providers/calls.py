@@ -43,11 +43,15 @@ def address_of(given: str, usual: str) -> str:
 
 
 def called(
-    method: str, url: str, headers: Mapping[str, str] | None = None, body: bytes = b""
+    method: str,
+    url: str,
+    headers: Mapping[str, str] | None = None,
+    body: bytes = b"",
+    within_s: float | None = None,
 ) -> Answer | Result:
     """The answer, or UNKNOWN where there is none: the provider may have acted all the same."""
     try:
-        return call(method, url, headers=headers, body=body, limits=_limits())
+        return call(method, url, headers=headers, body=body, limits=_limits(within_s))
     except CallFailed as failed:
         return Result(Kind.UNKNOWN, code=failed.what)
 
@@ -68,10 +72,9 @@ def fetched(url: str, headers: Mapping[str, str], into: IO[bytes], allowed: str)
     into.seek(0)
 
 
-def _limits() -> Limits:
-    return Limits(
-        base.CONNECT_TIMEOUT_S, base.READ_TIMEOUT_S, base.CALL_LIMIT_S, base.ANSWER_MAX_BYTES
-    )
+def _limits(within_s: float | None) -> Limits:
+    call_s = base.CALL_LIMIT_S if within_s is None else within_s
+    return Limits(base.CONNECT_TIMEOUT_S, base.READ_TIMEOUT_S, call_s, base.ANSWER_MAX_BYTES)
 
 
 def unknown(code: str, answer: Answer) -> Result:

@@ -12,10 +12,12 @@ client isn't used: it knows one timeout for a single wait, and no address with a
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import json
 import re
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -40,6 +42,7 @@ from alipay.aop.api.request.AlipayFundTransUniTransferRequest import (
 
 from engine.lib.money import fen_of, yuan_of
 from engine.lib.outgoing import Answer
+from packets.providers import base
 from packets.providers.alipay import bill
 from packets.providers.alipay.keys import Credentials
 from packets.providers.alipay.wire import CHARSET, answer_of, notice_of, signed
@@ -84,7 +87,7 @@ _STATUSES: Mapping[str, Kind] = {
     "CLOSED": Kind.FAILED_FINAL,
     "REFUND": Kind.FAILED_FINAL,
 }
-# A transfer that failed like this was not made, and never will be under this number.
+# A transfer that is refused like this is not made, and won't be by asking again.
 _FINAL = frozenset(
     """PAYEE_NOT_EXIST PAYEE_ACCOUNT_NOT_EXSIT PAYEE_USER_INFO_ERROR PAYEE_ACC_OCUPIED
     PAYEE_ACCOUNT_STATUS_ERROR PAYEE_CERT_INFO_ERROR PAYEE_NOT_RELNAME_CERTIFY PAYEE_USER_TYPE_ERROR
@@ -149,21 +152,33 @@ class AlipayProvider:
         return json.dumps(request.get_params(), ensure_ascii=False, sort_keys=True).encode()
 
     def submit(self, out_number: str, request: bytes) -> Result:
-        return self._order(out_number, json.loads(request), amount="amount")
+        until = time.monotonic() + base.CALL_LIMIT_S
+        said = self._order(out_number, json.loads(request), amount="amount")
+        if said.kind is not Kind.UNKNOWN or said.code not in _FINAL:
+            return said
+        found = self._query(out_number, until - time.monotonic())
+        if found.not_found:
+            return dataclasses.replace(said, kind=Kind.FAILED_FINAL)
+        return found if found.kind is not Kind.UNKNOWN else said
 
     def query(self, out_number: str) -> Result:
+        return self._query(out_number, base.CALL_LIMIT_S)
+
+    def _query(self, out_number: str, within_s: float) -> Result:
         model = AlipayFundTransCommonQueryModel()
         model.product_code = PRODUCT
         model.biz_scene = self._keys.scene
         model.out_biz_no = out_number
         request = AlipayFundTransCommonQueryRequest(biz_model=model)
-        return self._order(out_number, request.get_params(), amount="trans_amount")
+        return self._order(out_number, request.get_params(), "trans_amount", within_s)
 
     def cancel(self, out_number: str) -> Result:
         """Alipay takes nothing back: what it says of the order is all there is to know."""
         return self.query(out_number)
 
-    def _call(self, params: Mapping[str, str]) -> tuple[Answer | Result, dict[str, Any] | None]:
+    def _call(
+        self, params: Mapping[str, str], within_s: float | None = None
+    ) -> tuple[Answer | Result, dict[str, Any] | None]:
         """The answer, and what Alipay signed of it."""
         keys = self._keys
         own = dict(params)
@@ -187,6 +202,7 @@ class AlipayProvider:
             f"{self._address}?{sent.query}",
             {"Content-Type": f"application/x-www-form-urlencoded;charset={CHARSET}"},
             sent.body,
+            within_s,
         )
         if isinstance(answer, Result):
             return answer, None
@@ -195,8 +211,14 @@ class AlipayProvider:
 
     # --- what comes back --------------------------------------------------------------------------
 
-    def _order(self, out_number: str, params: Mapping[str, str], amount: str) -> Result:
-        answer, told = self._call(params)
+    def _order(
+        self,
+        out_number: str,
+        params: Mapping[str, str],
+        amount: str,
+        within_s: float | None = None,
+    ) -> Result:
+        answer, told = self._call(params, within_s)
         if isinstance(answer, Result):
             return answer
         if answer.status == 429:
@@ -281,13 +303,9 @@ def _failure(told: Mapping[str, Any], answer: Answer) -> Result:
     code = code_in(told, "sub_code") or code_in(told, "code") or "malformed"
     short = code in _OUT_OF_FUNDS
     limited = code in _RATE_LIMITED or code_in(told, "code") == _TOO_OFTEN
-    kind = Kind.UNKNOWN
-    if code in _FINAL:
-        kind = Kind.FAILED_FINAL
-    elif short or limited or code in _PAYER_LIMITS:
-        kind = Kind.RETRY_SAME
+    later = short or limited or code in _PAYER_LIMITS
     return Result(
-        kind,
+        Kind.RETRY_SAME if later else Kind.UNKNOWN,
         code=code,
         detail=text_in(told, "sub_msg"),
         http_status=answer.status,

@@ -115,7 +115,8 @@ class WechatProvider:
             body["user_name"] = rsa_encrypt(order.payee_name, keys.public_key)
         if keys.perception:
             body["user_recv_perception"] = keys.perception
-        if order.notify_url:
+        if order.notify_url.startswith("https://"):
+            # WeChat takes no other; without one it doesn't call back, and is asked on schedule.
             body["notify_url"] = order.notify_url
         return keys.public_key_id.encode() + b"\n" + orjson.dumps(body)
 

@@ -210,6 +210,32 @@ def test_a_refusal_means_what_its_sub_code_says(
     assert told.detail == "余额不足"
 
 
+def test_a_refusal_ends_nothing_that_an_earlier_sending_has_begun(
+    ali: AlipayStand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The payee's account was closed after it had been paid: the money must not come back too."""
+    said = {"code": "40004", "sub_code": "PAYEE_ACCOUNT_STATUS_ERROR"}
+    node = "alipay_fund_trans_uni_transfer_response"
+    for first, kind in ((Behaviour.PAID, Kind.PAID), (Behaviour.ACCEPTED, Kind.PENDING)):
+        made, request = sent(ali, first)
+        with monkeypatch.context() as closed:
+            closed.setattr(ali.server, "_transfer", lambda *_: ali.server._node(node, said))
+            assert ali.provider.submit(made.out_number, request).kind is kind
+            # And where that can't be learned, nothing is known.
+            closed.setattr(ali.server, "_query", lambda *_: Reply(500, b""))
+            told = ali.provider.submit(made.out_number, request)
+            assert (told.kind, told.code) == (Kind.UNKNOWN, "PAYEE_ACCOUNT_STATUS_ERROR")
+
+
+def test_a_refused_question_ends_nothing(ali: AlipayStand, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, _ = sent(ali, Behaviour.ACCEPTED)
+    said = {"code": "40004", "sub_code": "PAYEE_NOT_EXIST"}
+    node = "alipay_fund_trans_common_query_response"
+    monkeypatch.setattr(ali.server, "_query", lambda *_: ali.server._node(node, said))
+    told = ali.provider.query(made.out_number)
+    assert (told.kind, told.not_found) == (Kind.UNKNOWN, False)
+
+
 def test_only_what_alipay_signed_counts(ali: AlipayStand) -> None:
     """A failure would pay the money back: nobody else may say it."""
     failed, request = sent(ali, Behaviour.FAILED)

@@ -111,6 +111,12 @@ def test_a_name_is_left_out_where_wechat_checks_none(wechat: WechatStand) -> Non
         assert b"user_name" not in request
 
 
+def test_an_address_that_wechat_would_refuse_does_not_spoil_the_order(wechat: WechatStand) -> None:
+    for url in ("", "http://127.0.0.1:8000/api/v1/payouts/wechat/callback"):
+        made = order(wechat, Behaviour.PAID, notify_url=url)
+        assert b"notify_url" not in wechat.provider.request(made)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
