@@ -134,14 +134,9 @@ class Server:
             return
         raw = await protocol()
         answer, call_id = self._answer(scope, raw)
-        if answer.deliver_first:
-            due = self._books.callbacks_due(time.time(), SENDERS, answer.deliver_first)
-            await asyncio.gather(*(self._spawn(callback) for callback in due))
-        status = answer.status
-        if answer.hold_s:
-            gone = await _left_within(protocol, answer.hold_s)
-            status = 0 if gone else status
+        left = await self._held(answer, protocol)
         if call_id:
+            status = 0 if left else answer.status
             self._books.call_end(call_id, status, answer.fault, time.time_ns())
         kind = (
             []
@@ -149,6 +144,22 @@ class Server:
             else [("content-type", JSON)]
         )
         protocol.response_bytes(answer.status, [*kind, *answer.headers], answer.body)
+
+    async def _held(self, answer: Answer, protocol: Any) -> bool:
+        """What happens before an answer leaves; whether whoever asked left earlier."""
+        if not answer.hold_s and not answer.deliver_first:
+            return False
+        gone = asyncio.ensure_future(protocol.client_disconnect())
+        if answer.deliver_first:
+            due = self._books.callbacks_due(time.time(), SENDERS, answer.deliver_first)
+            sent = asyncio.gather(*(self._spawn(callback) for callback in due))
+            # They go on without whoever has left.
+            await asyncio.wait({gone, sent}, return_when=asyncio.FIRST_COMPLETED)
+        if answer.hold_s:
+            await asyncio.wait({gone}, timeout=answer.hold_s)
+        left: bool = gone.done()
+        gone.cancel()
+        return left
 
     def _answer(self, scope: Any, raw: bytes) -> tuple[Answer, int]:
         target = scope.path + (f"?{scope.query_string}" if scope.query_string else "")
@@ -253,14 +264,6 @@ class Server:
                 for order in books.orders(limit)
             ],
         )
-
-
-async def _left_within(protocol: Any, hold_s: float) -> bool:
-    """Wait so long, or until whoever asked has gone; whether they have."""
-    gone = asyncio.ensure_future(protocol.client_disconnect())
-    done, _pending = await asyncio.wait({gone}, timeout=hold_s)
-    gone.cancel()
-    return bool(done)
 
 
 def _number_in(raw: bytes) -> str:

@@ -7,6 +7,7 @@ What is decided by chance is decided by the seed: amounts, and which order meets
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import random
 import signal
@@ -26,16 +27,25 @@ from django.conf import settings
 from django.db import connection
 from django.db.models.functions import Now
 
+from engine.lib.crypto import encrypt
 from engine.run import services, spawn
 from engine.run.paths import CHECKOUT, free_port
 from packets import ledger
 from packets.ledger import Entry
-from packets.models import Account, Payout, PayoutNumber, ProviderAccount, Transfer
+from packets.models import (
+    Account,
+    Payout,
+    PayoutCall,
+    PayoutNumber,
+    ProviderAccount,
+    Transfer,
+)
 from packets.payouts import sending
 from packets.payouts.numbers import payee_encrypt
 from packets.providers.sandbox.books import FIRST_BALANCE_FEN
 from packets.providers.sandbox.faults import Fault
 from tests.conftest import wait_until
+from tests.packets.payouts.stage import provider_account
 from tests.packets.providers.sandbox_server import SandboxServer
 from tests.world import APP, person
 
@@ -88,10 +98,13 @@ class Plan:
     rates: dict[str, float] = field(default_factory=lambda: dict(RATES))
     seconds: dict[str, float] = field(default_factory=lambda: dict(SECONDS))
     check_numbers: bool = True
-    kill_every_s: float = 4.0
+    kill_every_s: float = 5.0
     flushes: int = 2
     clocks: bool = True
     beats: int = 2
+    web: bool = True  # without it, callbacks find nobody
+    lease_s: float = LEASE_S
+    patience_s: float = PATIENCE_S
     limit_s: float = 240.0
 
 
@@ -113,6 +126,8 @@ class Report:
     flushes: int
     resent: int
     numbers: int
+    called_back: int  # times that we wrote down a genuine callback
+    forged_answers: Counter[int]  # what our door said to forged ones
 
     def text(self) -> str:
         def line(counter: Counter[str]) -> str:
@@ -124,6 +139,8 @@ class Report:
             f"  outcomes: {line(self.outcomes)}; with a person: {line(self.manual)}\n"
             f"  faults met: {line(self.faults)}\n"
             f"  {self.calls} calls, {self.resent} orders sent again, {self.numbers} numbers\n"
+            f"  {self.called_back} callbacks taken; forged ones were answered"
+            f" {line(Counter({str(k): n for k, n in self.forged_answers.items()}))}\n"
             f"  paid: ours {self.ours_paid_fen} fen, the provider's {self.theirs_paid_fen} fen\n"
             f"  paid twice: {len(self.paid_twice)}; told otherwise: {len(self.differing)};"
             f" two calls at once: {len(self.overlapping)}"
@@ -158,12 +175,12 @@ class Storm:
                 }
             )
             account = self._account()
-            names = [*(f"payouts{n}" for n in (1, 2)), *self._beats(), "web"]
+            names = [*(f"payouts{n}" for n in (1, 2)), *self._beats()]
+            names += ["web"] if self.plan.web else []
             for name in names:
                 self._set_clock(name, 0.0)
                 self._start(name)
-            wait_until(lambda: services.answers(self.web_port, "/healthz"), 60, "the web door")
-            wait_until(self._ready, 60, "workers and beats")
+            wait_until(self._ready, 120, "the processes of the storm")
             began = time.monotonic()
             withdraw(account, self.plan.payouts, self.random)
             self._blow(names)
@@ -178,12 +195,7 @@ class Storm:
         return [f"beat{n}" for n in range(1, self.plan.beats + 1)]
 
     def _account(self) -> ProviderAccount:
-        import json
-
-        from engine.lib.crypto import encrypt
-        from tests.packets.payouts.stage import provider_account
-
-        credentials = {"secret": self.sandbox.secret, "patience_s": str(PATIENCE_S)}
+        credentials = {"secret": self.sandbox.secret, "patience_s": str(self.plan.patience_s)}
         return provider_account(
             "sandbox",
             base_url=self.sandbox.url,
@@ -219,15 +231,16 @@ class Storm:
                 "BASE_URL": f"http://127.0.0.1:{self.web_port}",
                 "PAYOUT_QUERY_SCHEDULE_S": SCHEDULE_S,
                 "PAYOUT_QUERY_THEN_S": str(THEN_S),
-                "PAYOUT_LEASE_S": str(LEASE_S),
+                "PAYOUT_LEASE_S": str(self.plan.lease_s),
                 "LOG_LEVEL": "ERROR",
             },
             cwd=CHECKOUT,
         )
 
     def _ready(self) -> bool:
-        names = [name for name in self.processes if name != "web"]
-        return all((self.folder / "run" / f"{name}.ready").exists() for name in names)
+        celery = [name for name in self.processes if name != "web"]
+        ready = all((self.folder / "run" / f"{name}.ready").exists() for name in celery)
+        return ready and (not self.plan.web or services.answers(self.web_port, "/healthz"))
 
     def _kill(self, name: str) -> None:
         process = self.processes.pop(name)
@@ -387,6 +400,10 @@ def report(storm: Storm, theirs: dict[str, Any], seconds: float) -> Report:
         flushes=storm.flushed,
         resent=sum(1 for n in submits.values() if n > 1),
         numbers=len(payout_of),
+        called_back=PayoutCall.objects.filter(kind=PayoutCall.Kind.CALLBACK).count(),
+        forged_answers=Counter(
+            one["status"] for one in theirs["callbacks"] if one["forged"] and one["done"]
+        ),
     )
 
 

@@ -19,7 +19,7 @@ VISIBLE_S = 3
 SWEEP_EVERY_S = 0.5
 WAIT_S = 0.5
 
-breaker.FIRST_WAIT_S = breaker.FUNDS_WAIT_S = WAIT_S
+breaker.FIRST_WAIT_S = breaker.FUNDS_WAIT_S = breaker.LONGEST_WAIT_S = WAIT_S
 queue.PROBE_S = WAIT_S
 rules.RETRY_S = rules.NEW_NUMBER_S = WAIT_S
 
