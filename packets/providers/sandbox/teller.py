@@ -19,7 +19,7 @@ from packets.providers.sandbox import faults
 from packets.providers.sandbox.books import Books, Order, State, new_ref
 from packets.providers.sandbox.faults import Decision, Fault, asked_for
 
-MIN_FEN = 1
+MIN_FEN = 1  # a demo pays out whatever somebody won
 MAX_FEN = 20_000_000
 OUT_NUMBER_MAX_CHARS = 32
 TEXT_MAX_CHARS = 500
