@@ -65,6 +65,7 @@ class Act(enum.StrEnum):
     SWITCH_ALL = "switch_all"
     FORCE_OUTCOMES = "force_outcomes"
     SET_LIMITS = "set_limits"
+    STOP_PEOPLE = "stop_people"
     HANDLE_PAYOUT = "handle_payout"
     MARK_PAYOUT = "mark_payout"
     DECIDE_MARK = "decide_mark"
@@ -112,6 +113,7 @@ RIGHTS: dict[Act, Right] = {
     Act.SWITCH_ALL: Right("campaign.switch_all"),
     Act.FORCE_OUTCOMES: Right("engine.change_forcedoutcome"),
     Act.SET_LIMITS: Right("packets.change_limitrule"),
+    Act.STOP_PEOPLE: Right("packets.stop_peoplepackets"),
     Act.HANDLE_PAYOUT: Right("packets.handle_payout", money=True),
     Act.MARK_PAYOUT: Right("packets.add_payoutmark", money=True),
     Act.DECIDE_MARK: Right("packets.decide_payoutmark", money=True),
@@ -130,7 +132,8 @@ _SEE_CAMPAIGNS = (
     "packets.view_limitrule"
 )
 _SEE_CLAIMS = (
-    "packets.view_claim packets.view_claimstate packets.view_participant packets.view_ticket"
+    "packets.view_claim packets.view_claimstate packets.view_participant packets.view_ticket "
+    "packets.view_peoplepacket"
 )
 _SEE_PAYOUTS = "packets.view_payout packets.view_provideraccount"
 _SEE_STATEMENTS = "packets.view_statement packets.view_difference packets.view_stockcheck"
@@ -155,7 +158,7 @@ GROUPS: dict[Group, frozenset[str]] = {
             "campaign.add_campaigntemplate campaign.change_campaigntemplate "
             "campaign.delete_campaigntemplate engine.view_clientapp engine.view_forcedoutcome "
             "engine.add_forcedoutcome engine.change_forcedoutcome engine.delete_forcedoutcome "
-            "packets.add_limitrule packets.change_limitrule",
+            "packets.add_limitrule packets.change_limitrule packets.stop_peoplepackets",
         ),
         Group.APPROVER: (
             _SEE_CAMPAIGNS,
@@ -164,7 +167,8 @@ GROUPS: dict[Group, frozenset[str]] = {
             _SEE_PAYOUTS,
             "packets.decide_payoutmark packets.decide_providerchange",
             "campaign.approve_campaign campaign.approve_topup campaign.launch_campaign "
-            "campaign.stop_campaign campaign.end_campaign campaign.move_round campaign.switch_all",
+            "campaign.stop_campaign campaign.end_campaign campaign.move_round campaign.switch_all "
+            "packets.stop_peoplepackets",
         ),
         Group.FINANCE: (
             _SEE_CAMPAIGNS,
@@ -188,7 +192,7 @@ GROUPS: dict[Group, frozenset[str]] = {
             _SEE_STATEMENTS,
             "packets.add_provideraccount packets.change_provideraccount",
             _SEE_WEBHOOKS,
-            "campaign.stop_campaign campaign.switch_all "
+            "campaign.stop_campaign campaign.switch_all packets.stop_peoplepackets "
             "engine.add_webhookendpoint engine.change_webhookendpoint "
             "engine.change_webhookdelivery "
             "engine.view_clientapp engine.add_clientapp engine.change_clientapp "
@@ -203,7 +207,8 @@ GROUPS: dict[Group, frozenset[str]] = {
             _SEE_MONEY,
             _SEE_HOLDS,
             _SEE_PAYOUTS,
-            "packets.resolve_hold packets.add_riskrule packets.change_riskrule",
+            "packets.resolve_hold packets.add_riskrule packets.change_riskrule "
+            "packets.stop_peoplepackets",
         ),
     }.items()
 }

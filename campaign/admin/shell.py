@@ -200,6 +200,12 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
             [
                 _item(_("Packets"), "redeem", "packets_packet_changelist", "packets.view_packet"),
                 _item(
+                    _("People's packets"),
+                    "volunteer_activism",
+                    "packets_peoplepacket_changelist",
+                    "packets.view_peoplepacket",
+                ),
+                _item(
                     _("Claims"), "receipt_long", "packets_claim_changelist", "packets.view_claim"
                 ),
                 _item(

@@ -28,6 +28,7 @@ class PeoplePacket(models.Model):
         verbose_name = _("person's packet")
         verbose_name_plural = _("people's packets")
         permissions = [("stop_peoplepackets", _("Can stop people's packets"))]
+        indexes = [models.Index(fields=["-created_at"], name="peoplepacket_newest")]
         constraints = [
             models.UniqueConstraint(fields=["participant", "key"], name="peoplepacket_key_once")
         ]

@@ -345,6 +345,10 @@ def is_now(*states: str) -> Callable[[Scene], bool]:
     return lambda scene: Campaign.objects.get(pk=scene.campaign.pk).state in states
 
 
+def press_stop_people(client: Client, scene: Scene) -> Any:
+    return client.post("/admin/packets/peoplepacket/gate/", {"reason": "why"})
+
+
 @dataclass(frozen=True)
 class Story:
     scene: Callable[[], Scene]
@@ -404,6 +408,11 @@ STORIES: dict[Act, Story] = {
     ),
     Act.SET_LIMITS: Story(
         scene_limit, press_limit, lambda scene: LimitRule.objects.get().limit == 7
+    ),
+    Act.STOP_PEOPLE: Story(
+        scene_draft,
+        press_stop_people,
+        lambda scene: Gate.objects.get(key="people").state == "paused",
     ),
     Act.HANDLE_PAYOUT: Story(
         scene_payout, press_release, lambda scene: Payout.objects.get().manual_reason == ""
