@@ -11,6 +11,7 @@
     rains.py      red-packet rain: rounds with a timetable, and a round moved
     lists.py      lists of people: upload, progress, refused rows
     exports.py    claims as CSV, with progress
+    money_exports.py  transfers, payouts and differences as CSV, for finance
     limits.py     how often who may claim
     people.py     Django's users and groups in the theme
 

@@ -16,7 +16,18 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from campaign import people, selectors
-from campaign.admin import acts, board, builder, exports, lists, previewing, rains, review, running
+from campaign.admin import (
+    acts,
+    board,
+    builder,
+    exports,
+    lists,
+    money_exports,
+    previewing,
+    rains,
+    review,
+    running,
+)
 from campaign.admin.shell import name_of, notices_seen
 from campaign.models import (
     Campaign,
@@ -124,6 +135,7 @@ class CampaignAdmin(PlainModelAdmin):
             path("kill-switch/", view(acts.switch), name="campaign_switch"),
             path("notices-seen/", view(notices_seen), name="campaign_notices_seen"),
             path("board-data/", view(board.data), name="campaign_board_data"),
+            path("money-export/", view(money_exports.export), name="campaign_money_export"),
             path("top-up/<int:top_up_id>/", view(running.decide), name="campaign_top_up"),
             path("list/<int:upload_id>/", view(lists.progress), name="campaign_list"),
             path("<uuid:object_id>/edit/", view(builder.build), name="campaign_edit"),

@@ -7,8 +7,6 @@ spreadsheet would run as a formula.
 from __future__ import annotations
 
 import contextlib
-import csv as csv_module
-import io
 import secrets
 import uuid
 from collections.abc import Iterator
@@ -27,13 +25,12 @@ from campaign.models import Campaign
 from engine.lib.adminkit import zone_label
 from engine.lib.audit import audit_record
 from engine.lib.redis import stock as stock_client
+from engine.lib.spreadsheet import MARK, rows_as_csv
 from engine.staff.pages import page, user_of
 from packets.models import Lane
 
 ROWS_A_RANGE = 2_000
 PROGRESS_KEPT_S = 3_600
-# What a spreadsheet takes for a formula when it stands first in a cell (OWASP, CSV injection).
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 COLUMNS = (
     "claim", "packet", "user", "serial", "amount_fen", "tier", "lane", "epoch", "index",
     "committed_at",
@@ -122,7 +119,7 @@ def _file(campaign: Campaign, key: str) -> Iterator[bytes]:
     )
     total, done = sum(count for _pk, _number, count in lanes), 0
     _tell(key, 0, total)
-    yield b"\xef\xbb\xbf" + _csv([[*COLUMNS[:-1], f"committed_at {campaign.timezone}"]])
+    yield MARK + rows_as_csv([[*COLUMNS[:-1], f"committed_at {campaign.timezone}"]])
     for lane_id, number, count in lanes:
         for start in range(0, count, ROWS_A_RANGE):
             with connection.cursor() as cursor:
@@ -131,7 +128,7 @@ def _file(campaign: Campaign, key: str) -> Iterator[bytes]:
                     [campaign.timezone, lane_id, start, min(start + ROWS_A_RANGE, count)],
                 )
                 rows = cursor.fetchall()
-            yield _csv([_row(number, row) for row in rows])
+            yield rows_as_csv([_row(number, row) for row in rows])
             done += len(rows)
             _tell(key, done, total)
     # A campaign without claims is finished too.
@@ -142,20 +139,9 @@ def _row(lane: int, row: tuple[Any, ...]) -> list[Any]:
     claim_id, packet_id, subject, serial, amount_fen, tier, epoch, index, at = row
     assert isinstance(claim_id, uuid.UUID) and isinstance(packet_id, uuid.UUID)
     return [
-        claim_id.hex, packet_id.hex, cell(subject or ""), serial, amount_fen, tier, lane, epoch,
+        claim_id.hex, packet_id.hex, subject or "", serial, amount_fen, tier, lane, epoch,
         index, f"{at:%Y-%m-%d %H:%M:%S.%f}",
     ]  # fmt: skip
-
-
-def cell(text: str) -> str:
-    """A text that no spreadsheet runs: one that looks like a formula gets an apostrophe."""
-    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
-
-
-def _csv(rows: list[list[Any]]) -> bytes:
-    out = io.StringIO()
-    csv_module.writer(out).writerows(rows)
-    return out.getvalue().encode()
 
 
 def _tell(key: str, done: int, total: int) -> None:

@@ -285,6 +285,12 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
                     **({"badge": str(differing)} if differing else {}),
                 },
                 _item(
+                    _("Files for finance"),
+                    "download",
+                    "campaign_money_export",
+                    "packets.export_money",
+                ),
+                _item(
                     _("Three-way checks"),
                     "rule",
                     "packets_stockcheck_changelist",

@@ -13,9 +13,9 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from campaign import board, services
-from campaign.admin.exports import cell
 from campaign.models import Campaign
 from engine.lib import clock, counters
+from engine.lib.spreadsheet import cell
 from engine.models import AuditEvent
 from packets import settlement
 from packets.closing import packet_close

@@ -8,7 +8,7 @@ agree. 1: there are open differences. 2: there is no statement.
 from __future__ import annotations
 
 import datetime as dt
-import getpass
+import os
 import sys
 from argparse import ArgumentParser
 from pathlib import Path
@@ -56,7 +56,7 @@ class Command(BaseCommand):
         self._print(statement)
 
     def _statement(self, account: ProviderAccount, day: dt.date, path: Path | None) -> Statement:
-        actor = f"command:{getpass.getuser()}"
+        actor = f"shell:uid {os.geteuid()}"
         if path is not None:
             with path.open("rb") as file:
                 return statement_upload(

@@ -74,7 +74,7 @@ def payout(
         amount_fen=amount_fen,
         payee_masked="138****0000",
         payee_hash="0" * 64,
-        payee_encrypted="",
+        payee_encrypted=fields.pop("payee_encrypted", ""),
         key=uuid.uuid4().hex,
         state=state,
         step="none" if over else "query",
