@@ -184,6 +184,9 @@ SELECT count(DISTINCT payout.participant) FILTER (WHERE payout.participant <> %(
 """
 
 
+_LOCK_PAYEE = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
+
+
 def payout_reasons(participant: bytes, payee_hash: str, amount_fen: int) -> list[RiskReason]:
     """Why a withdrawal of this person to this payee must wait for a person; empty: it need not.
 
@@ -200,7 +203,7 @@ def payout_reasons(participant: bytes, payee_hash: str, amount_fen: int) -> list
         "amount_fen": amount_fen,
     }
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [payee_hash])
+        cursor.execute(_LOCK_PAYEE, [f"payee:{payee_hash}"])
         for rule in rules:
             cursor.execute(_PAID_OUT, {**names, "window_s": rule.window_s})
             wallets, fen = cursor.fetchone()

@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 
 from engine.lib.errors import ServiceError, TransitionRefused
 from engine.models import AuditEvent
@@ -26,7 +26,9 @@ from packets.models import (
 )
 from tests.factories import Funding, make_claims, make_funding, make_packet
 from tests.packets.holding import Kind, claims_of_one, freeze, held_fen, held_hold, rule, sound
+from tests.packets.payouts.stage import payout_of, provider_account
 from tests.packets.settling import escrow_fen, one_lane, picture, wallet_fen
+from tests.world import person
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -371,3 +373,37 @@ def test_a_dry_run_says_what_settlement_would_do() -> None:
     done = settlement.settle_lane(lane.id)
     assert (done.settled, done.held) == (6, 4)
     assert editing.dry_run(wanted, claims=1).claims == 1
+
+
+# --- withdrawals ask too --------------------------------------------------------------------------
+
+
+def reasons(name: str, fen: int = 100, payee: str = "one account") -> list[str]:
+    with transaction.atomic():
+        return [str(one) for one in rules.payout_reasons(person(name).participant, payee, fen)]
+
+
+def test_many_wallets_paying_out_to_one_account_wait_for_a_person(superuser_dsn: str) -> None:
+    rule(Kind.WALLETS_PER_PAYEE, most=2, window_s=3_600)
+    account = provider_account()
+    made = [payout_of(account, name, payee_hash="one account") for name in ("ann", "bob")]
+    payout_of(account, "cem", payee_hash="another")
+    # One's own second withdrawal is no further wallet.
+    assert reasons("ann") == reasons("cem", payee="another") == []
+    assert reasons("dan") == ["wallets_per_payee"]
+    # What is long ago is no rush.
+    with psycopg.connect(superuser_dsn) as link:
+        link.execute("SET session_replication_role = replica")
+        link.execute(
+            "UPDATE packets_payout SET created_at = created_at - interval '2 hours' WHERE id = %s",
+            [made[0].pk],
+        )
+    assert reasons("dan") == []
+
+
+def test_more_money_to_one_account_than_usual_waits_for_a_person() -> None:
+    rule(Kind.AMOUNT_PER_PAYEE, most=1_000)
+    rule(most=1)  # not asked here
+    payout_of(provider_account(), "ann", 600, payee_hash="one account")
+    assert reasons("ann", 400) == []
+    assert reasons("ann", 401) == reasons("bob", 401) == ["amount_per_payee"]

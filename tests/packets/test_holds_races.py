@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from unittest import mock
 
 import psycopg
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 
-from engine.lib.errors import TransitionRefused
+from engine.lib.errors import ServiceError, TransitionRefused
 from packets import ledger, settlement
-from packets.holds import editing, holding, resolving
+from packets.holds import editing, holding, resolving, rules
 from packets.holds.resolving import hold_forfeit, hold_release
+from packets.holds.rules import payout_reasons
 from packets.invariants import invariants_check
-from packets.models import Account, Hold, Transfer
+from packets.models import Hold, Payout, Transfer
+from packets.payouts.withdrawals import payout_create
 from tests.conftest import wait_until
 from tests.factories import make_claims
 from tests.guards import without_guard
 from tests.packets.holding import Kind, claims_of_one, freeze, held_fen, held_hold, rule, sound
+from tests.packets.payouts.stage import payout_of, provider_account
 from tests.packets.settling import one_lane, wallet_fen
+from tests.world import APP, person
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -126,26 +130,36 @@ def test_without_the_guards_both_happen(owner_dsn: str) -> None:
 # --- held while it is withdrawn -------------------------------------------------------------------
 
 
-def withdraw(who: bytes, fen: int) -> list[ledger.Posted]:
-    wallet = Account.objects.get(kind="wallet", owner=who.hex())
-    clearing = ledger.account_get_or_create(kind=Account.Kind.CLEARING, owner="sandbox")
-    entry = ledger.Entry(f"payout:{who.hex()}", Transfer.Kind.PAYOUT, wallet.pk, clearing.pk, fen)
-    return ledger.post([entry])
+RAIL = "http://127.0.0.1:9/"  # nothing is sent here
+
+
+def withdraw(who: bytes, fen: int, account: str) -> Payout:
+    return payout_create(
+        participant=who,
+        client_app_id=APP,
+        amount_fen=fen,
+        provider=account,
+        payee_account=f"{who.hex()}@bank",
+        key="only one",
+    )
 
 
 def test_a_hold_and_a_withdrawal_never_take_the_same_money() -> None:
     packet, lane = one_lane(50)
     crowd = [bytes(claim.participant) for claim in make_claims(lane, 50)]
     settlement.settle_lane(lane.id)
+    account = provider_account(base_url=RAIL).name
 
     def pair(who: bytes) -> tuple[Callable[[], Any], Callable[[], Any]]:
-        return lambda: withdraw(who, 80), lambda: freeze(who, 50, packet.funder_id)
+        return lambda: withdraw(who, 80, account), lambda: freeze(who, 50, packet.funder_id)
 
     for who, (taken, frozen) in zip(crowd, side_by_side([pair(w) for w in crowd]), strict=True):
         assert isinstance(frozen, Hold)
-        if isinstance(taken, ledger.InsufficientFunds):
+        if isinstance(taken, ServiceError):
+            assert taken.code == "insufficient_funds"
             assert (frozen.amount_fen, wallet_fen(who)) == (50, 50)
         else:
+            assert isinstance(taken, Payout), taken
             assert (frozen.amount_fen, wallet_fen(who)) == (20, 0)
     assert sound()
 
@@ -154,11 +168,17 @@ def test_a_hold_and_a_withdrawal_never_take_the_same_money() -> None:
 def test_without_the_wallet_s_lock_the_hold_finds_less_than_it_saw() -> None:
     packet, lane, who = claims_of_one(1)
     settlement.settle_lane(lane.id)
-    seen = ledger.balance_fen
+    seen, account = ledger.balance_fen, provider_account(base_url=RAIL).name
+
+    def spend() -> None:
+        withdraw(who, 80, account)
+        connection.close()
 
     def spent_after_the_look(account_id: int) -> int:
         balance = seen(account_id)
-        meanwhile = threading.Thread(target=lambda: (withdraw(who, 80), connection.close()))
+        meanwhile = threading.Thread(
+            target=lambda: (withdraw(who, 80, account), connection.close())
+        )
         meanwhile.start()
         meanwhile.join(30)
         assert not meanwhile.is_alive()
@@ -245,3 +265,43 @@ def test_without_the_common_lock_they_wait_in_a_circle(superuser_dsn: str) -> No
     if not isinstance(released, Hold):
         victims.append(ledger.sqlstate(released))
     assert victims == ["40P01"]
+
+
+# --- two wallets to one payee ---------------------------------------------------------------------
+
+
+def two_to_one_payee() -> list[list[str]]:
+    """Two people withdraw to one account at once; why a person must look at each."""
+    rule(Kind.WALLETS_PER_PAYEE, most=1)
+    account, looks = provider_account(), threading.Barrier(2)
+    found: list[list[str]] = []
+
+    def ask(name: str) -> None:
+        try:
+            with transaction.atomic():
+                reasons = payout_reasons(person(name).participant, "one bank account", 500)
+                found.append([str(reason) for reason in reasons])
+                with suppress(threading.BrokenBarrierError):
+                    # Where both have looked before either has written, neither sees the other.
+                    looks.wait(timeout=1)
+                payout_of(account, name, payee_hash="one bank account")
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=ask, args=[name]) for name in ("ann", "bob")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    return sorted(found)
+
+
+def test_of_two_withdrawals_to_one_payee_the_second_is_seen() -> None:
+    assert two_to_one_payee() == [[], ["wallets_per_payee"]]
+
+
+@pytest.mark.control
+def test_without_the_payee_s_lock_neither_sees_the_other() -> None:
+    with mock.patch.object(rules, "_LOCK_PAYEE", "SELECT length(%s)"):
+        assert two_to_one_payee() == [[], []]

@@ -88,7 +88,7 @@ def payout_of(
         amount_fen=amount_fen,
         payee_encrypted=payee_encrypt(payee_account or f"{name}@bank", name),
         payee_masked=f"{name[:1]}***",
-        payee_hash=name,
+        payee_hash=columns.pop("payee_hash", name),
         key=uuid.uuid4().hex,
         **columns,
     )
