@@ -18,7 +18,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST
 
-from engine.lib.adminkit import YuanField, actor_of, require
+from engine.lib.adminkit import YuanField, actor_of, dress, require
 from engine.lib.errors import ServiceError
 from engine.lib.money import yuan
 from engine.staff.confirm import DressedForm
@@ -103,7 +103,8 @@ class SandboxForm(DressedForm):
                 self.fields[f"seconds_{fault}"] = seconds
         for name, field in self.fields.items():
             if name.startswith(("rate_", "seconds_")):
-                field.widget.attrs.update({"class": "ls-input is-num", "size": 6})
+                dress(field)
+                field.widget.attrs["style"] = "max-width: 7rem"
 
     def rows(self) -> list[dict[str, Any]]:
         """A line for each fault: its name for payee accounts, its words, its fields."""
@@ -141,10 +142,10 @@ def _initial(shown: dict[str, Any]) -> dict[str, Any]:
     seconds = {**shown["default_seconds"], **shown["seconds"]}
     return {
         "seed": shown["seed"],
-        "settle_s": shown["settle_s"],
+        "settle_s": f"{shown['settle_s']:g}",
         "check_numbers": shown["check_numbers"],
-        **{f"rate_{name}": round(rate * 100, 4) for name, rate in shown["rates"].items()},
-        **{f"seconds_{name}": value for name, value in seconds.items()},
+        **{f"rate_{name}": f"{rate * 100:.6g}" for name, rate in shown["rates"].items()},
+        **{f"seconds_{name}": f"{value:g}" for name, value in seconds.items()},
     }
 
 
