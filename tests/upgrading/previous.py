@@ -77,6 +77,59 @@ SELECT c.id, c.epoch, c.index, c.amount_fen, c.tier, c.committed_at,
  ORDER BY r.o
 """
 
+# What a worker that settles says, in this order, with the lane's cursor locked.
+SETTLE_WALLETS = """
+INSERT INTO packets_account (kind, owner, currency, debits_fen, credits_fen, created_at)
+SELECT 'wallet', person.owner, %(currency)s, 0, 0, now()
+  FROM (SELECT DISTINCT encode(claim.participant, 'hex') AS owner
+          FROM packets_claim AS claim
+         WHERE claim.lane_id = %(lane)s AND claim.position BETWEEN %(first)s AND %(last)s
+       ) AS person
+ WHERE (SELECT wallet.id FROM packets_account AS wallet
+         WHERE wallet.kind = 'wallet' AND wallet.owner = person.owner
+           AND wallet.currency = %(currency)s) IS NULL
+ ORDER BY person.owner
+    ON CONFLICT (kind, owner, currency) DO NOTHING
+"""
+SETTLE_MOVE = """
+WITH due AS MATERIALIZED (
+    SELECT claim.id, claim.amount_fen, encode(claim.participant, 'hex') AS owner,
+           'settle:' || encode(uuid_send(claim.id), 'hex') AS reference,
+           COALESCE((SELECT known.state = 'settled' FROM packets_claimstate AS known
+                      WHERE known.claim_id = claim.id), false) AS already
+      FROM packets_claim AS claim
+     WHERE claim.lane_id = %(lane)s AND claim.position BETWEEN %(first)s AND %(last)s
+), moved AS (
+    INSERT INTO packets_transfer
+           (reference, kind, debit_account_id, credit_account_id, currency, amount_fen)
+    SELECT due.reference, 'settle', %(escrow)s,
+           (SELECT wallet.id FROM packets_account AS wallet
+             WHERE wallet.kind = 'wallet' AND wallet.owner = due.owner
+               AND wallet.currency = %(currency)s),
+           %(currency)s, due.amount_fen
+      FROM due
+     WHERE NOT due.already
+        ON CONFLICT (reference) DO NOTHING
+    RETURNING id, reference, amount_fen
+), stated AS (
+    INSERT INTO packets_claimstate (claim_id, state, transfer_id, reason)
+    SELECT substr(moved.reference, 8)::uuid, 'settled', moved.id, ''
+      FROM moved
+        ON CONFLICT (claim_id) DO UPDATE
+       SET state = 'settled', transfer_id = EXCLUDED.transfer_id, reason = '',
+           changed_at = statement_timestamp()
+     WHERE packets_claimstate.state = 'parked'
+    RETURNING claim_id
+)
+SELECT (SELECT count(*) FROM due),
+       (SELECT count(*) FROM due WHERE already),
+       (SELECT count(*) FROM stated),
+       (SELECT COALESCE(sum(amount_fen), 0)::bigint FROM moved)
+"""
+SETTLE_CURSOR = """
+UPDATE packets_lanecursor SET settled_count = %s WHERE lane_id = %s AND settled_count = %s
+"""
+
 # --- the broker -----------------------------------------------------------------------------------
 
 

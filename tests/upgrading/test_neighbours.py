@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.state import ProjectState
 
@@ -20,7 +20,11 @@ from engine.lib.redis import stock as stock_client
 from packets import claimants, proof, splitting, stock, tasks
 from packets.claiming.effects import Portion, Reserve, Reserved, Slot, Verdict
 from packets.claiming.sync import reserve_call
+from packets.invariants import invariants_check
+from packets.settlement import settle_lane
 from tests import world
+from tests.factories import make_claims
+from tests.packets.settling import assert_all_paid_once, one_lane
 from tests.upgrading import previous
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -187,6 +191,31 @@ def test_the_previous_version_commits_and_asks_as_it_always_did(app_dsn: str) ->
     again = world.claim(packet, "ann")
     assert again.replayed and again.claim is not None
     assert again.claim.portion == Portion(epoch, index, amount_fen, tier)
+
+
+def test_both_versions_settle_one_lane_in_turns() -> None:
+    packet, lane = one_lane(40)
+    assert packet.escrow_id is not None
+    make_claims(lane, 20)
+    make_claims(lane, 20, participants=[bytes(c.participant) for c in lane.claims.all()], serial=1)
+
+    def settle_previous(first: int, last: int) -> None:
+        names = {"lane": lane.id, "first": first, "last": last}
+        names |= {"escrow": packet.escrow_id, "currency": packet.currency}
+        count = last - first + 1
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(previous.SETTLE_WALLETS, names)
+            cursor.execute(previous.SETTLE_MOVE, names)
+            assert cursor.fetchone() == (count, 0, count, count * 100)
+            cursor.execute(previous.SETTLE_CURSOR, [last, lane.id, first - 1])
+            assert cursor.rowcount == 1
+
+    settle_previous(1, 10)
+    assert settle_lane(lane.id, limit=15).settled == 15
+    settle_previous(26, 30)
+    assert settle_lane(lane.id).settled == 10
+    assert_all_paid_once()
+    assert invariants_check().holds
 
 
 def test_no_verdict_is_new_to_the_previous_version() -> None:
