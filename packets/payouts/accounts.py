@@ -22,12 +22,13 @@ from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
 from engine.lib.audit import audit_record
-from engine.lib.crypto import encrypt
+from engine.lib.crypto import decrypt, encrypt
 from engine.lib.errors import ServiceError, TransitionRefused
 from engine.lib.money import MAX_FEN
 from packets.models import ProviderAccount, ProviderChange
 from packets.models.deciding import WORDS_MAX_CHARS
 from packets.payouts.breaker import BY_HAND
+from packets.payouts.identity import identity_check
 from packets.providers import adapter_of, credential_fields, credentials_of, provider_of
 from packets.providers.base import CredentialsMissing, ProviderUnavailable
 
@@ -252,6 +253,7 @@ def provider_change_ask(
         if ProviderChange.objects.filter(account=account, state=State.PENDING).exists():
             raise ServiceError("", "pending", _("Another change waits for its decision."))
         _check_usable(account.kind, base_url, whole)
+        identity_check(account, whole)
         replaced = sorted(typed) + (["base_url"] if base_url != account.base_url else [])
         change = ProviderChange.objects.create(
             account=account,
@@ -279,6 +281,7 @@ def provider_change_approve(*, change_id: int, by: User) -> ProviderChange:
         if by.pk == change.requested_by_id:
             raise ServiceError("", "own_request", _("Nobody decides on what they asked for."))
         _decide(change, State.APPROVED, by, "")
+        identity_check(account, json.loads(decrypt(change.credentials_encrypted)))
         ProviderAccount.objects.filter(pk=account.pk).update(
             base_url=change.base_url,
             credentials_encrypted=change.credentials_encrypted,

@@ -35,6 +35,8 @@ class Field:
     required: bool
     help: str | Promise
     multiline: bool = False
+    # Says which account it is: another value is another account, which knows none of the numbers.
+    identity: bool = False
 
 
 def text_of(given: Mapping[str, Any], name: str, *, required: bool = True) -> str:

@@ -97,9 +97,14 @@ def _serial(certificate: x509.Certificate) -> str:
 
 
 FIELDS = (
-    Field("app_id", _("app ID"), False, True, _("Of the app that pays out.")),
+    Field("app_id", _("app ID"), False, True, _("Of the app that pays out."), identity=True),
     Field(
-        "user_id", _("Alipay user ID"), False, True, _("Of the paying account: 2088…, 16 digits.")
+        "user_id",
+        _("Alipay user ID"),
+        False,
+        True,
+        _("Of the paying account: 2088…, 16 digits."),
+        identity=True,
     ),
     Field(
         "private_key",

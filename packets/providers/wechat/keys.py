@@ -65,7 +65,14 @@ def _report(text: str) -> Iterator[tuple[str, str]]:
 
 
 FIELDS = (
-    Field("merchant_id", _("merchant number"), False, True, _("mchid, ten digits.")),
+    Field(
+        "merchant_id",
+        _("merchant number"),
+        False,
+        True,
+        _("mchid, ten digits."),
+        identity=True,
+    ),
     Field("app_id", _("app ID"), False, True, _("Of the app whose OpenIDs are paid.")),
     Field(
         "certificate_serial",

@@ -62,6 +62,7 @@ def credentials() -> dict[str, str]:
 class WechatServer(RailServer):
     def __init__(self) -> None:
         super().__init__()
+        self.books = {MERCHANT: self.sales}  # each merchant's orders; others are strangers
         self.nonces: set[str] = set()
         self.names: dict[str, str] = {}
         self.states: dict[str, dict[str, Any]] = {}  # what a test wants said of an order
@@ -97,8 +98,10 @@ class WechatServer(RailServer):
         if scheme != "WECHATPAY2-SHA256-RSA2048" or nonce in self.nonces:
             return False
         self.nonces.add(nonce)
+        self.sales = self.books.get(said.get("mchid", ""), {})
         return (
-            (said.get("mchid"), said.get("serial_no")) == (MERCHANT, SERIAL)
+            said.get("mchid") in self.books
+            and said.get("serial_no") == SERIAL
             and abs(time.time() - int(stamp)) <= SKEW_S
             and asked.headers.get("accept") == "application/json"
             and bool(asked.headers.get("user-agent"))
