@@ -98,6 +98,20 @@ def debug_check(app_configs: Any, **_options: Any) -> list[CheckMessage]:
     ]
 
 
+@register(Tags.security, deploy=True)
+def webhooks_check(app_configs: Any, **_options: Any) -> list[CheckMessage]:
+    if not settings.WEBHOOK_ALLOW_LOOPBACK:
+        return []
+    return [
+        Warning(
+            "Webhooks may call this machine itself: whoever may enter an address reaches what "
+            "listens here.",
+            hint="Unset WEBHOOK_ALLOW_LOOPBACK; it is for development.",
+            id="laisee.W017",
+        )
+    ]
+
+
 def _place(url: str) -> tuple[str, int, str]:
     """(host, port, database) of a redis:// URL."""
     parts = urlsplit(url)

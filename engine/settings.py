@@ -291,7 +291,7 @@ SPECTACULAR_SETTINGS = {
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
     "SERVE_AUTHENTICATION": [],
     "PREPROCESSING_HOOKS": ["engine.lib.openapi.only_ours"],
-    "POSTPROCESSING_HOOKS": ["engine.lib.openapi.finish"],
+    "POSTPROCESSING_HOOKS": ["engine.webhooks.openapi.webhooks", "engine.lib.openapi.finish"],
     # Components come from msgspec structs, not from serializers with read-only fields.
     "ENUM_ADD_EXPLICIT_BLANK_NULL_CHOICE": False,
 }

@@ -39,7 +39,7 @@ from engine.lib.adminkit import (
 from engine.lib.errors import ServiceError
 from engine.staff.confirm import ConfirmedAct, Consequence, MoneyForm, ReasonForm, confirm
 from engine.webhooks import services
-from engine.webhooks.deliveries import body_of
+from engine.webhooks.deliveries import FAILING_LIMIT, REASON_FAILING, REASON_GONE, body_of
 from engine.webhooks.models import (
     SUBSCRIBABLE,
     OutboxEvent,
@@ -111,7 +111,7 @@ class PlainForm(MoneyForm):
 @admin.register(WebhookEndpoint)
 class WebhookEndpointAdmin(PlainModelAdmin):
     form = EndpointForm
-    list_display = ["url_shown", "client_app", "kinds_shown", "state_shown", "failing", "reason"]
+    list_display = ["url_shown", "client_app", "kinds_shown", "state_shown", "failing", "why"]
     list_filter = ["client_app", "state"]
     list_select_related = ["client_app"]
     search_fields = ["url"]
@@ -120,7 +120,7 @@ class WebhookEndpointAdmin(PlainModelAdmin):
 
     def get_fields(self, request: HttpRequest, obj: Model | None = None) -> list[Any]:
         typed = ["client_app", "url", "kinds"]
-        seen = ["state_shown", "reason", "failing", "previous", "created_at", "changed_at"]
+        seen = ["state_shown", "why", "failing", "previous", "made", "changed"]
         return typed if obj is None else typed + seen
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> list[str]:
@@ -144,12 +144,28 @@ class WebhookEndpointAdmin(PlainModelAdmin):
     # --- what a row looks like ---
 
     @admin.display(description=_("address"), ordering="url")
-    def url_shown(self, endpoint: WebhookEndpoint) -> str:
-        return services.shown_url(endpoint.url)
+    def url_shown(self, endpoint: WebhookEndpoint) -> SafeString:
+        return _code(services.shown_url(endpoint.url))
 
     @admin.display(description=_("events"))
     def kinds_shown(self, endpoint: WebhookEndpoint) -> str:
         return ", ".join(endpoint.kinds)
+
+    @admin.display(description=_("reason"))
+    def why(self, endpoint: WebhookEndpoint) -> str:
+        if endpoint.disabled_by_us and endpoint.reason == REASON_GONE:
+            return gettext("It answered 410: send no more.")
+        if endpoint.disabled_by_us and endpoint.reason == REASON_FAILING:
+            return gettext("Every call failed for %(days)d days.") % {"days": FAILING_LIMIT.days}
+        return endpoint.reason or "–"
+
+    @admin.display(description=_("created at"), ordering="created_at")
+    def made(self, endpoint: WebhookEndpoint) -> SafeString:
+        return stamp(endpoint.created_at)
+
+    @admin.display(description=_("changed at"), ordering="changed_at")
+    def changed(self, endpoint: WebhookEndpoint) -> SafeString:
+        return stamp(endpoint.changed_at)
 
     @admin.display(description=_("state"), ordering="state")
     def state_shown(self, endpoint: WebhookEndpoint) -> SafeString:
@@ -328,6 +344,11 @@ def _endpoint(object_id: Any) -> WebhookEndpoint:
     return found
 
 
+def _code(text: str) -> SafeString:
+    """Something for programs, in whatever language."""
+    return format_html("<code>{}</code>", text)
+
+
 COUNTED = 10_000  # more are not counted
 
 
@@ -429,8 +450,8 @@ class WebhookDeliveryAdmin(ReadOnlyModelAdmin):
         return delivery.event.kind
 
     @admin.display(description=_("endpoint"))
-    def endpoint_shown(self, delivery: WebhookDelivery) -> str:
-        return services.shown_url(delivery.endpoint.url)
+    def endpoint_shown(self, delivery: WebhookDelivery) -> SafeString:
+        return _code(services.shown_url(delivery.endpoint.url))
 
     @admin.display(description=_("state"), ordering="state")
     def state_shown(self, delivery: WebhookDelivery) -> SafeString:
@@ -464,14 +485,14 @@ class WebhookDeliveryAdmin(ReadOnlyModelAdmin):
         rows = format_html_join(
             "",
             '<tr><td class="ls-num">{}</td><td>{}</td><td class="ls-num">{}</td>'
-            '<td class="ls-num">{} ms</td><td>{}</td></tr>',
+            '<td class="ls-num">{}</td><td>{}</td></tr>',
             (
                 (
                     one.number,
                     stamp(one.at),
                     one.status if one.status is not None else "–",
                     one.latency_ms,
-                    one.error or one.answer[:200],
+                    _code(one.error or one.answer[:200]),
                 )
                 for one in attempts
             ),

@@ -52,6 +52,8 @@ FAILING_SLOTS = 1
 LOOK_AT = 50
 RUN_S = 20.0  # a run of the sweep ends after this long; the next one is a second away
 SYSTEM = "system:webhooks"
+# Why we switch an endpoint off; people read them in their language (admin.py).
+REASON_GONE, REASON_FAILING = "gone", "failing"
 
 _DUE_ENDPOINTS = """
 SELECT endpoint.id FROM engine_webhookendpoint AS endpoint
@@ -270,7 +272,7 @@ def _next(attempt: int, outcome: Outcome) -> tuple[State, float]:
 
 
 def _disable_if_lost(cursor: Any, taken: Taken, outcome: Outcome) -> None:
-    reason = "410 Gone" if outcome.gone else f"every call failed for {FAILING_LIMIT.days} days"
+    reason = REASON_GONE if outcome.gone else REASON_FAILING
     cursor.execute(
         _DISABLE,
         {

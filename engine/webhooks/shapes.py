@@ -1,7 +1,8 @@
 """The shapes of what is sent, as the OpenAPI document shows them.
 
-Additive changes are free: a receiver ignores fields that it doesn't know. Who emits stands beside
-each kind; the tests hold what is emitted against these.
+Additive changes are free: a receiver ignores fields that it doesn't know. Emitted are they by
+packets/events.py, packets/payouts/sending.py and campaign/services/; the tests hold what is emitted
+against these.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ User = Annotated[str, msgspec.Meta(description="The app's own user id.")]
 Moment = Annotated[str, msgspec.Meta(description="RFC 3339, UTC.")]
 
 
-class ClaimSettled(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """A claim's money has come into its participant's wallet (packets/events.py)."""
+class ClaimSettled(msgspec.Struct, kw_only=True):
+    """A claim's money has come into its participant's wallet."""
 
     claim: str
     packet: str
@@ -29,7 +30,7 @@ class ClaimSettled(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     claimed_at: Moment
 
 
-class RewardGranted(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class RewardGranted(msgspec.Struct, kw_only=True):
     """A participant was granted a reward for a referral."""
 
     claim: str
@@ -39,8 +40,8 @@ class RewardGranted(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     currency: Currency
 
 
-class PayoutPaid(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """The provider says that the money arrived (packets/payouts/sending.py)."""
+class PayoutPaid(msgspec.Struct, kw_only=True):
+    """The provider says that the money arrived."""
 
     payout: str
     user: User | None
@@ -50,7 +51,7 @@ class PayoutPaid(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     provider: str
 
 
-class PayoutFailed(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class PayoutFailed(msgspec.Struct, kw_only=True):
     """The payout is finally failed or cancelled, and its money is back in the wallet."""
 
     payout: str
@@ -62,14 +63,14 @@ class PayoutFailed(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     failure: Annotated[str, msgspec.Meta(description="The provider's code, or ours.")]
 
 
-class CampaignLaunched(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """The campaign is live: its packets can be claimed (campaign/services/life.py)."""
+class CampaignLaunched(msgspec.Struct, kw_only=True):
+    """The campaign is live: its packets can be claimed."""
 
     campaign: Annotated[str, msgspec.Meta(description="The campaign's slug.")]
     state: Literal["live"]
 
 
-class CampaignExhausted(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class CampaignExhausted(msgspec.Struct, kw_only=True):
     """Nothing is left to claim, though the campaign runs on; again after a top-up runs dry."""
 
     campaign: Annotated[str, msgspec.Meta(description="The campaign's slug.")]
@@ -79,14 +80,14 @@ class CampaignExhausted(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
     currency: Currency
 
 
-class CampaignEnded(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class CampaignEnded(msgspec.Struct, kw_only=True):
     """The campaign is over: `ended` as planned, or `killed`."""
 
     campaign: Annotated[str, msgspec.Meta(description="The campaign's slug.")]
     state: Literal["ended", "killed"]
 
 
-class Test(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class WebhookTest(msgspec.Struct, kw_only=True):
     """Sent when staff ask for it, to see whether the endpoint answers."""
 
     message: str
@@ -100,5 +101,5 @@ SHAPES: dict[EventKind, type[msgspec.Struct]] = {
     EventKind.CAMPAIGN_LAUNCHED: CampaignLaunched,
     EventKind.CAMPAIGN_EXHAUSTED: CampaignExhausted,
     EventKind.CAMPAIGN_ENDED: CampaignEnded,
-    EventKind.TEST: Test,
+    EventKind.TEST: WebhookTest,
 }

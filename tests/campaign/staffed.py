@@ -12,9 +12,11 @@ from django_otp.plugins.otp_totp.models import TOTPDevice
 from campaign import services
 from campaign.models import Campaign, CampaignTemplate, TopUp
 from engine.lib import clock
-from engine.models import ClientApp, IdempotencyRecord
+from engine.models import ClientApp, IdempotencyRecord, WebhookDelivery, WebhookEndpoint
 from engine.staff.reauth import SESSION_KEY as PASSWORD_AT
 from engine.staff.sessions import BEGAN, SEEN
+from engine.webhooks.calling import Outcome
+from engine.webhooks.deliveries import finish, take
 from packets import settlement
 from packets.models import ProviderChange
 from packets.payouts.manual import payout_mark_ask, payout_query_now
@@ -22,11 +24,20 @@ from packets.tickets import ticket_issue
 from tests import world
 from tests.campaign import stage
 from tests.packets.payouts.stage import payout_of, provider_account
+from tests.webhooks.stage import happen, make_endpoint
 
 # What people have typed, in both languages; it stands on the pages of either.
 NAMES = {"name_zh": "除夕红包雨", "name_en": "Lantern Night"}
 ROOT = "tiny-root"
-TYPED = [*NAMES.values(), "每人限领一次", "人人有份", "春节红包", "An app", "加预算"]
+TYPED = [
+    *(f"https://a-1.example/{number}" for number in range(4)),
+    *NAMES.values(),
+    "每人限领一次",
+    "人人有份",
+    "春节红包",
+    "An app",
+    "加预算",
+]
 
 
 def furnish() -> list[str]:
@@ -83,6 +94,7 @@ def furnish() -> list[str]:
         by=stage.member("operations", "ann"),
     )
     pay_out()
+    call_back(app)
     IdempotencyRecord.objects.create(
         principal="app-1",
         key="key-1",
@@ -104,6 +116,25 @@ def furnish() -> list[str]:
     # Headings begin with a capital.
     typed += [text[0].upper() + text[1:] for text in typed if text]
     return sorted(filter(None, typed), key=len, reverse=True)
+
+
+def call_back(app: ClientApp) -> None:
+    """An endpoint that answers and one for each reason to be off; a delivery of each state."""
+    host = "https://a-1.example"
+    make_endpoint(app, url=f"{host}/0", failing_since=clock.now(), previous_until=clock.now())
+    make_endpoint(app, url=f"{host}/1", state="disabled", reason="加预算")
+    for number, reason in enumerate(("gone", "failing"), 2):
+        make_endpoint(
+            app, url=f"{host}/{number}", state="disabled", reason=reason, disabled_by_us=True
+        )
+    happen(app, 3)
+    for outcome in (Outcome(200, 12), Outcome(None, 15_000, error="timeout: at last")):
+        taken = take()
+        assert taken is not None
+        finish(taken, outcome)
+        WebhookEndpoint.objects.filter(failing_since=None).update(failing_since=clock.now())
+    dead = WebhookDelivery.objects.filter(attempts=0)
+    dead.update(state="dead", next_attempt_at=None, finished_at=clock.now())
 
 
 def pay_out() -> None:

@@ -188,3 +188,9 @@ def test_a_copy_beside_a_cluster_names_its_broker(tmp_path: Path) -> None:
     made.places.make()
     told = config.values(made, database_url="d", owner_url="o", redis_url="redis://h:6379/0")
     assert told["REDIS_CLUSTER"] == "True"
+
+
+def test_webhooks_to_this_machine_are_for_development(settings: Any) -> None:
+    assert ids(checks.webhooks_check(None)) == []
+    settings.WEBHOOK_ALLOW_LOOPBACK = True
+    assert ids(checks.webhooks_check(None)) == ["laisee.W017"]

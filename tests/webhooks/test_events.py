@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import time
+from pathlib import Path
+from typing import Any
+
 import msgspec
 import psycopg
 import pytest
+from django.conf import settings
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
@@ -14,13 +20,16 @@ from campaign.tasks import exhausted_sweep
 from engine.lib import ids
 from engine.lib.outbox import EventKind
 from engine.models import ClientApp, OutboxEvent, WebhookDelivery
+from engine.webhooks.models import SUBSCRIBABLE
+from engine.webhooks.openapi import webhooks
 from engine.webhooks.shapes import SHAPES
+from engine.webhooks.signing import secret_text, signed_headers
 from packets import settlement
 from packets.models import Claim, Lane, LaneCursor, Participant
 from packets.settlement import settle_lane
 from tests.campaign import stage as campaigns
 from tests.factories import make_claims, make_packet
-from tests.webhooks.stage import make_app, make_endpoint
+from tests.webhooks.stage import OLD_SECRET, SECRET, make_app, make_endpoint
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -30,12 +39,42 @@ def told(kind: EventKind) -> list[OutboxEvent]:
     found = list(OutboxEvent.objects.filter(kind=kind).order_by("key", "client_app"))
     for event in found:
         msgspec.convert(event.payload, SHAPES[kind], strict=True)
+        assert set(event.payload) == set(SHAPES[kind].__struct_fields__)
         assert event.deliveries.count() == 1
     return found
 
 
-def test_every_kind_has_a_shape() -> None:
+def test_every_kind_has_a_shape_and_stands_in_the_document() -> None:
     assert set(SHAPES) == set(EventKind)
+    document = webhooks({})
+    assert set(document["webhooks"]) == set(EventKind)
+    text = str(document)
+    named = set(re.findall(r"#/components/schemas/(\w+)", text))
+    assert named <= set(document["components"]["schemas"])
+
+
+def test_the_docs_name_every_kind_and_their_receiver_works() -> None:
+    """The ten lines that integrators copy: they take what we sign and nothing else."""
+    text = (Path(settings.BASE_DIR) / "docs" / "webhooks.md").read_text(encoding="utf-8")
+    for kind in SUBSCRIBABLE:
+        assert f"`{kind}`" in text
+    code = re.search(r"```python\n(.*?)```", text, re.DOTALL)
+    assert code is not None
+    names: dict[str, Any] = {}
+    exec(code[1], names)
+    body, at = b'{"type": "payout.paid"}', int(time.time())
+    headers = signed_headers([SECRET, OLD_SECRET], "evt", at, body)
+    for secret in (SECRET, OLD_SECRET):
+        assert names["verified"](secret_text(secret), headers, body) == {"type": "payout.paid"}
+    for wrong in (
+        {**headers, "webhook-id": "other"},
+        {**headers, "webhook-timestamp": str(at - 301)},
+        {**headers, "webhook-signature": "v1,AAAA"},
+    ):
+        with pytest.raises(ValueError):
+            names["verified"](secret_text(SECRET), wrong, body)
+    with pytest.raises(ValueError):
+        names["verified"](secret_text(SECRET), headers, body + b" ")
 
 
 # --- claims ---------------------------------------------------------------------------------------
