@@ -141,6 +141,7 @@ QUESTIONS = (
     Question(9, "claims_dealt", "exactly the claims up to the cursor are settled, held or parked"),
     Question(9, "settled_paid", "each settled claim has one transfer to its own wallet"),
     Question(9, "paid_settled", "each such transfer has its settled claim"),
+    Question(9, "states_claimed", "each state belongs to a claim"),
     Question(9, "held_claims", "each claim that was held fits its hold and its transfer"),
     Question(9, "holds_begun", "each hold has the transfer that brought its money"),
     Question(9, "holds_own", "each hold is of its own person's wallet"),

@@ -161,6 +161,10 @@ SELECT 'paid_settled', 'transfer ' || paid.reference || ': no claim was settled 
    AND NOT EXISTS (
        SELECT FROM packets_claimstate AS known
         WHERE known.transfer_id = paid.id AND known.state = 'settled')
+UNION ALL
+SELECT 'states_claimed', 'state of claim ' || known.claim_id || ': there is no such claim'
+  FROM packets_claimstate AS known
+ WHERE NOT EXISTS (SELECT FROM packets_claim AS claim WHERE claim.id = known.claim_id)
 
 -- query: holds
 SELECT broken.name, 'hold ' || seen.id || ': ' || broken.what

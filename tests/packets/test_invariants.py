@@ -395,6 +395,14 @@ CORRUPTIONS: dict[str, tuple[list[str], list[tuple[str, str]], set[str]]] = {
         [],
         {"paid_settled"},
     ),
+    "states_claimed": (
+        [
+            "INSERT INTO packets_claimstate (claim_id, state, reason)"
+            " VALUES (gen_random_uuid(), 'parked', '')",
+        ],
+        [],
+        set(),
+    ),
     "paid_settled": (
         [
             f"DELETE FROM packets_claimstate WHERE claim_id = {CLAIM}",
