@@ -13,12 +13,15 @@ from engine.lib import clock
 from engine.models import AuditEvent, ClientApp, IdempotencyRecord
 from packets import closing, settlement
 from packets import services as packet_services
-from packets.models import Account, Gate, Packet, PeoplePacket
+from packets.holds.resolving import hold_forfeit
+from packets.models import Account, Gate, Hold, Packet, PeoplePacket
 from packets.people_packets import MAX_OPEN
+from packets.wallets import wallet_of, young_fen
 from tests import world
 from tests.api.answers import Answer
 from tests.api.doors import DOORS, Door, Visitor, forget_packets
 from tests.campaign import stage
+from tests.packets import holding
 from tests.wallets import assert_sound, available_fen, books, digest, fill
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -117,6 +120,23 @@ def test_the_family_claims_and_what_is_left_comes_back_to_alice(
     ]
     opened = AuditEvent.objects.get(action="packet.open", object_id=packet["id"])
     assert opened.actor == f"client:{digest(app, 'alice').hex()}"
+    assert_sound()
+
+
+def test_what_is_forfeited_goes_back_to_alice(visit: Visit, app: ClientApp, alice: Visitor) -> None:
+    """Not to a campaign: it was her money."""
+    sent = send(alice, kind="fixed", total_fen=1_000, count=2).json
+    visit("mallory", grp="family").post(f"/packets/{sent['id']}/claims")
+    holding.rule(kind=holding.Kind.AMOUNT_PER_PERSON, most=100)
+    settle()
+    assert visit("mallory").get("/me/wallet").json["held_fen"] == 500
+
+    hold_forfeit(hold_id=Hold.objects.get().pk, actor="staff:ria", reason="a farm")
+
+    assert available_fen(app, "alice") == 9_500
+    (back, *_) = alice.get("/me/wallet/transfers").json["results"]
+    assert (back["kind"], back["amount_fen"]) == ("forfeit", 500)
+    assert visit("mallory").get("/me/claims").json["results"][0]["status"] == "forfeited"
     assert_sound()
 
 
@@ -262,8 +282,6 @@ def test_money_that_has_just_come_in_stays_for_a_while(
     settings.PEOPLE_MONEY_AGE_H = 0
     closing.packet_close(packet_id=uuid.UUID(send(alice).json["id"]), actor="test")
     # Her own money that came back isn't new money, and what is old may go.
-    from packets.wallets import wallet_of, young_fen
-
     wallet = wallet_of(digest(app, "alice"))
     assert wallet is not None
     assert young_fen(wallet, 1) == 10_000

@@ -21,6 +21,7 @@ from packets.models import Payout, ProviderAccount
 from packets.payouts import sending, withdrawals
 from packets.payouts.allowance import percentile
 from packets.payouts.withdrawals import payee_mask
+from packets.providers.sandbox.adapter import CAPABILITIES
 from packets.wallets import wallet_of
 from tests import wallets
 from tests.api.answers import Answer
@@ -29,6 +30,7 @@ from tests.campaign import stage
 from tests.packets.payouts.stage import payout_of
 from tests.wallets import assert_sound, available_fen, books, digest, fill
 
+assert CAPABILITIES.max_fen is not None
 pytestmark = pytest.mark.django_db(transaction=True)
 Visit = Callable[..., Visitor]
 
@@ -174,7 +176,11 @@ NONSENSE: dict[str, tuple[dict[str, Any], str, str]] = {
     "null": ({"amount_fen": None}, "/amount_fen", "wrong_type"),
     "true": ({"amount_fen": True}, "/amount_fen", "wrong_type"),
     "a fen more than there is": ({"amount_fen": 10_001}, "/amount_fen", "insufficient_funds"),
-    "less than the provider pays": ({"amount_fen": 9}, "/amount_fen", "out_of_range"),
+    "more than the provider pays": (
+        {"amount_fen": CAPABILITIES.max_fen + 1},
+        "/amount_fen",
+        "out_of_range",
+    ),
     "no such provider": ({"provider": "bunk"}, "/provider", "unknown_choice"),
     "no provider's name": ({"provider": "a b"}, "/provider", "wrong_format"),
     "no payee": ({"payee": {}}, "/payee/account", "required"),
