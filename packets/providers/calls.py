@@ -98,9 +98,11 @@ def code_in(given: Mapping[str, Any], name: str) -> str:
 
 
 def text_in(given: Mapping[str, Any], name: str) -> str:
-    """A short text of the provider's, such as its reference."""
+    """A short text of the provider's, such as its reference; without what Postgres can't keep."""
     value = given.get(name)
-    return value[:CODE_MAX_CHARS] if isinstance(value, str) else ""
+    if not isinstance(value, str):
+        return ""
+    return "".join(filter(str.isprintable, value[:CODE_MAX_CHARS]))
 
 
 def retry_after_s(answer: Answer) -> float | None:

@@ -254,7 +254,7 @@ class AlipayProvider:
         number = told.get("out_biz_no")
         if notice.get("msg_method") != ORDER_CHANGED or not isinstance(number, str):
             raise BadCallback("not about a transfer")
-        return Event(number, text_in(told, "order_id"), notice.get("notify_id", ""))
+        return Event(number, text_in(told, "order_id"), text_in(notice, "notify_id"))
 
     # --- reconciling ------------------------------------------------------------------------------
 

@@ -181,7 +181,7 @@ class WechatProvider:
     def _action(self, order: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """What the app hands to `requestMerchantTransfer`. A query doesn't repeat it."""
         package = order.get("package_info")
-        if not isinstance(package, str):
+        if not isinstance(package, str) or not package.isprintable():
             return None
         return {
             "kind": "wechat_confirm",
@@ -304,9 +304,9 @@ def _expiry(order: Mapping[str, Any]) -> dt.datetime | None:
     made = order.get("create_time")
     try:
         at = dt.datetime.fromisoformat(made) if isinstance(made, str) else None
-    except ValueError:
+        return at + CONFIRM_WITHIN if at is not None and at.tzinfo is not None else None
+    except (ValueError, OverflowError):
         return None
-    return at + CONFIRM_WITHIN if at is not None and at.tzinfo is not None else None
 
 
 def _sha1(file: IO[bytes]) -> str:
