@@ -15,7 +15,7 @@ FIND_PYTHON = found=; for p in "$(PYTHON)" python3 /usr/bin/python3 python3.14 p
 	done; \
 	[ -n "$$found" ] || { echo "! no Python 3.11 or newer found; name one: make $@ PYTHON=/path/to/python3" >&2; exit 1; }
 # Of the pictures that the browser tests can take, those that the docs show.
-PICTURES = log-in choose builder review live kill
+PICTURES = log-in choose builder review live kill payout-desk payout-queue payout payout-decide
 # Most tests wait for servers, so two processes, each with servers of its own, take half the time.
 # A file stays in one of them: its tests share what they started.
 SIDE_BY_SIDE = -n 2 --dist loadfile --no-loadscope-reorder
@@ -73,7 +73,7 @@ browser: venv-dev ## Chromium and Chinese fonts for the browser tests (by apt-ge
 	@$(PY) -m tests.browser.chromium
 
 pictures: venv-dev browser ## take the pictures of the docs anew, from the browser tests
-	@LAISEE_PICTURES=docs/pictures LAISEE_PICTURES_ONLY="$(PICTURES)" $(PY) -m pytest -q tests/browser
+	@LAISEE_PICTURES=docs/pictures LAISEE_PICTURES_ONLY="$(PICTURES)" $(PY) -m pytest -q -m "" tests/browser
 
 messages: venv-dev ## bring the Chinese catalogue in line with the code
 	@$(TOOL_ENV) $(PY) -W ignore manage.py messages

@@ -223,21 +223,28 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
             ],
         ),
         (
-            _("Money"),
-            True,
+            # Open, for its badges are what somebody waits for.
+            _("Money out"),
+            False,
             [
                 _item(
-                    _("Accounts"),
-                    "account_balance",
-                    "packets_account_changelist",
-                    "packets.view_account",
+                    _("Payout desk"), "point_of_sale", "packets_payout_desk", "packets.view_payout"
                 ),
-                _item(
-                    _("Transfers"),
-                    "swap_horiz",
-                    "packets_transfer_changelist",
-                    "packets.view_transfer",
-                ),
+                {
+                    **_item(
+                        _("Payouts"), "payments", "packets_payout_changelist", "packets.view_payout"
+                    ),
+                    "active": _is_payout,
+                },
+                {
+                    **_item(
+                        _("Waiting for a person"),
+                        "front_hand",
+                        "packets_payout_manual",
+                        "packets.view_payout",
+                    ),
+                    **({"badge": str(by_hand)} if by_hand else {}),
+                },
                 {
                     **_item(
                         _("Holds"), "lock_clock", "packets_hold_changelist", "packets.view_hold"
@@ -250,19 +257,6 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
                     "packets_riskrule_changelist",
                     "packets.view_riskrule",
                 ),
-                _item(
-                    _("Payout desk"), "point_of_sale", "packets_payout_desk", "packets.view_payout"
-                ),
-                _item(_("Payouts"), "payments", "packets_payout_changelist", "packets.view_payout"),
-                {
-                    **_item(
-                        _("Waiting for a person"),
-                        "front_hand",
-                        "packets_payout_manual",
-                        "packets.view_payout",
-                    ),
-                    **({"badge": str(by_hand)} if by_hand else {}),
-                },
                 _item(
                     _("Provider accounts"),
                     "account_balance_wallet",
@@ -284,6 +278,24 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
                     ),
                     **({"badge": str(differing)} if differing else {}),
                 },
+            ],
+        ),
+        (
+            _("Money"),
+            True,
+            [
+                _item(
+                    _("Accounts"),
+                    "account_balance",
+                    "packets_account_changelist",
+                    "packets.view_account",
+                ),
+                _item(
+                    _("Transfers"),
+                    "swap_horiz",
+                    "packets_transfer_changelist",
+                    "packets.view_transfer",
+                ),
                 _item(
                     _("Files for finance"),
                     "download",
@@ -396,6 +408,13 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
 
 def _is_index(request: HttpRequest) -> bool:
     return request.path == reverse("admin:index")
+
+
+def _is_payout(request: HttpRequest) -> bool:
+    """The list and one of its rows; the desk and the queue have lines of their own."""
+    path = request.path
+    others = [reverse("admin:packets_payout_desk"), reverse("admin:packets_payout_manual")]
+    return path.startswith(reverse("admin:packets_payout_changelist")) and path not in others
 
 
 def _is_campaign(request: HttpRequest) -> bool:

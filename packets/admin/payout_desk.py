@@ -41,7 +41,8 @@ SELECT account_id,
             ELSE 'asking' END AS part,
        count(*), sum(amount_fen)::bigint,
        EXTRACT(epoch FROM now() - min(created_at))::float8
-  FROM (SELECT * FROM packets_payout WHERE state NOT IN ('paid', 'failed', 'cancelled')
+  FROM (SELECT account_id, state, step, manual_reason, lease_until, amount_fen, created_at
+          FROM packets_payout WHERE state NOT IN ('paid', 'failed', 'cancelled')
          ORDER BY created_at LIMIT %s) AS counted
  GROUP BY 1, 2
 """

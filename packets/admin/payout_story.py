@@ -59,7 +59,9 @@ def database_now() -> dt.datetime:
 
 
 def span(seconds: float) -> str:
-    """`2 d 4 h`, `3 h 20 min`, `12 min 5 s`, `0.4 s`."""
+    """`2 d 4 h`, `3 h 20 min`, `12 min 5 s`, `1.4 s`, `87 ms`."""
+    if seconds < 1:
+        return _("%(number)s ms") % {"number": max(0, round(seconds * 1000))}
     if seconds < 10:
         return _("%(seconds)s s") % {"seconds": f"{max(0.0, seconds):.1f}"}
     whole = int(seconds)
@@ -103,6 +105,8 @@ def call_item(call: PayoutCall, now: dt.datetime, lease_until: dt.datetime | Non
         words, tone = RESULTS.get(call.result, (call.result, ""))
         aside = span((call.ended_at - call.started_at).total_seconds())
         text = str(words)
+        if call.not_found:
+            text = _("The provider knows no such number")
     elif lease_until is not None and lease_until > now:
         tone, text = "open", _("Under way.")
     else:
@@ -112,7 +116,8 @@ def call_item(call: PayoutCall, now: dt.datetime, lease_until: dt.datetime | Non
 
 
 def _codes(call: PayoutCall) -> tuple[str, ...]:
-    found = [call.number.number]
+    # Questions are about the number that was sent last.
+    found = [call.number.number] if call.kind == Kind.SUBMIT else []
     if call.code:
         found.append(call.code)
     if call.http_status:
@@ -174,7 +179,7 @@ def _renumbered(items: list[Item]) -> list[Item]:
     seen: set[str] = set()
     found = []
     for item in items:
-        if item.code == Kind.SUBMIT and item.codes:
+        if item.code == Kind.SUBMIT:
             if item.codes[0] in seen:
                 item = replace(item, title=_("Sent again: the same request, the same number"))
             seen.add(item.codes[0])

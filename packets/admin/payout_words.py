@@ -10,11 +10,10 @@ from django.utils.translation import gettext_lazy
 
 from packets.holds.rules import REASON_WORDS
 from packets.models import Payout
+from packets.payouts.allowance import LARGE_AMOUNT
 from packets.payouts.rules import ManualReason
 
 State = Payout.State
-# Of the account's limits; the other reasons are the risk rules'.
-LARGE_AMOUNT = "large_amount"
 # The words of the stylesheet.
 TONES: dict[str, str] = {
     State.CREATED: "received",

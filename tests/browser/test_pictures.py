@@ -9,7 +9,7 @@ from tests.browser.hand import PICTURE_MAX_BYTES
 
 BASE = Path(__file__).resolve().parent.parent.parent
 PICTURES = BASE / "docs" / "pictures"
-PAGES = [BASE / "README.md", BASE / "docs" / "marketing.md"]
+PAGES = [BASE / "README.md", BASE / "docs" / "marketing.md", BASE / "docs" / "payouts.md"]
 _SHOWN = re.compile(r"!\[[^\]]*\]\(([^)]+\.png)\)")
 
 
