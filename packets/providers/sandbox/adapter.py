@@ -153,11 +153,10 @@ class SandboxProvider:
             raise BadCallback("the callback can't be read") from error
 
     def statement(self, day: dt.date) -> Iterator[StatementLine]:
-        text = self._text(f"/v1/statements/{day.isoformat()}")
-        lines = io.StringIO(text, newline="")
+        lines = io.BytesIO(self._good(f"/v1/statements/{day.isoformat()}", STATEMENT).body)
         next(lines, None)  # the columns' names
         for line in lines:
-            raw = line.rstrip("\r\n")
+            raw = line.decode("utf-8", "replace").rstrip("\r\n")
             if raw:
                 yield _statement_line(raw)
 
@@ -167,9 +166,6 @@ class SandboxProvider:
         if type(amount) is not int:
             raise ProviderUnavailable("the balance can't be read")
         return amount
-
-    def _text(self, path: str) -> str:
-        return self._good(path, STATEMENT).body.decode("utf-8", "replace")
 
     def _good(self, path: str, limits: Limits | None = None) -> Answer:
         try:
