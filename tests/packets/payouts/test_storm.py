@@ -76,6 +76,7 @@ def drizzle(fault: Fault, seconds: float, **changes: Any) -> Plan:
         kill_every_s=0,
         flushes=0,
         clocks=False,
+        beats=1,
         web=False,
         **changes,
     )
