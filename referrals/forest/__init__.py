@@ -1,0 +1,4 @@
+"""The referral forest: who came through whom.
+
+binding.py     one edge, at most once, never a circle
+"""
