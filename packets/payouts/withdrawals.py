@@ -11,16 +11,17 @@ ledger's accounts, the audit log.
 
 from __future__ import annotations
 
+import datetime as dt
 import functools
 import time
 import uuid
+from dataclasses import dataclass
 
 from django.db import connection, transaction
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
-from engine.lib import clock
 from engine.lib.audit import audit_record
 from engine.lib.errors import ServiceError, TransitionRefused
 from engine.lib.problem import IdempotencyKeySpent
@@ -42,13 +43,13 @@ from packets.payouts.rules import ManualReason
 from packets.payouts.sending import clearing_account, payout_money_end
 from packets.wallets import one_at_a_time, wallet_of
 
-__all__ = ["eta_new_s", "payee_mask", "payout_cancel", "payout_create", "payouts_of"]
+__all__ = ["eta_new_s", "eta_s", "payee_mask", "payout_cancel", "payout_create", "payouts_of"]
 
 State, Step = Payout.State, Payout.Step
 
-# Seconds for which a process says the same estimate; by then some seconds' worth was paid.
-ETA_LIFETIME_S = 2.0
-ETAS_KEPT = 1_000  # of accounts and campaigns
+# Seconds for which a process remembers how long a line is; by then some seconds' worth was paid.
+LINE_LIFETIME_S = 2.0
+LINES_KEPT = 1_000  # of accounts and campaigns
 
 
 def payout_create(
@@ -133,19 +134,54 @@ def payouts_of(participant: bytes) -> QuerySet[Payout]:
 
 
 def eta_new_s(*, provider: str, participant: bytes) -> int | None:
-    """About how long a payout takes that this person makes now; None where it can't be said.
-
-    A process counts what waits once in a while, not for everybody who asks.
-    """
+    """About how long a payout takes that this person makes now; None where it can't be said."""
     account = ProviderAccount.objects.filter(name=provider).first()
-    if account is None:
-        return None
-    return _eta(account, _share(participant), int(time.monotonic() / ETA_LIFETIME_S))
+    return _line(account, _share(participant), _moment()).eta_s if account is not None else None
 
 
-@functools.lru_cache(maxsize=ETAS_KEPT)
-def _eta(account: ProviderAccount, share: int, moment: int) -> int | None:
-    return queue.eta_s(Payout(account=account, share=share, created_at=clock.now()))
+def eta_s(payout: Payout) -> int | None:
+    """About how long this one still takes: its part of the line, by when it joined it.
+
+    A process counts the line once in a while, not for everybody who asks: a million people look at
+    theirs again and again.
+    """
+    waits = payout.step == Step.SUBMIT and not payout.is_terminal and not payout.manual_reason
+    if not waits:
+        return queue.eta_s(payout)
+    line = _line(payout.account, payout.share, _moment())
+    if line.eta_s is None or line.oldest is None or line.oldest >= line.now:
+        return line.eta_s
+    part = (payout.created_at - line.oldest) / (line.now - line.oldest)
+    return max(queue.ETA_LEAST_S, round(line.eta_s * min(1.0, max(0.0, part))))
+
+
+@dataclass(frozen=True)
+class _Line:
+    """Those who wait at one account for one campaign's people, as they were a moment ago."""
+
+    eta_s: int | None  # for whoever joins it
+    oldest: dt.datetime | None
+    now: dt.datetime
+
+
+_OLDEST = """
+SELECT (SELECT created_at FROM packets_payout
+         WHERE account_id = %s AND share = %s AND step = 'submit' AND next_attempt_at IS NOT NULL
+         ORDER BY created_at LIMIT 1), clock_timestamp()
+"""
+
+
+@functools.lru_cache(maxsize=LINES_KEPT)
+def _line(account: ProviderAccount, share: int, moment: int) -> _Line:
+    with connection.cursor() as cursor:
+        cursor.execute(_OLDEST, [account.pk, share])
+        oldest, now = cursor.fetchone()
+    whole = queue.eta_s(Payout(account=account, share=share, created_at=now))
+    return _Line(whole, oldest, now)
+
+
+def _moment() -> int:
+    return int(time.monotonic() / LINE_LIFETIME_S)
 
 
 def payee_mask(account: str) -> str:

@@ -17,7 +17,7 @@ from engine.lib.crypto import decrypt
 from engine.models import AuditEvent, ClientApp, IdempotencyRecord
 from packets.api import payout_schemas
 from packets.holds import editing
-from packets.models import Payout, ProviderAccount
+from packets.models import Packet, Payout, ProviderAccount
 from packets.payouts import sending, withdrawals
 from packets.payouts.allowance import percentile
 from packets.payouts.withdrawals import payee_mask
@@ -27,7 +27,7 @@ from tests import wallets
 from tests.api.answers import Answer
 from tests.api.doors import Visitor
 from tests.campaign import stage
-from tests.packets.payouts.stage import payout_of
+from tests.packets.payouts.stage import payout_of, wallet_with
 from tests.wallets import assert_sound, available_fen, books, digest, fill
 
 assert CAPABILITIES.max_fen is not None
@@ -125,6 +125,40 @@ def test_her_withdrawals_are_hers_to_see(alice: Visitor, visit: Visit) -> None:
         assert visit("bob").get(path).status == 404
     stranger = visit("alice", of=stage.make_app())
     assert stranger.get(f"/me/withdrawals/{first['id']}").status == 404
+
+
+def test_how_long_it_takes_is_said_by_ones_place_in_the_line(
+    alice: Visitor, bank: ProviderAccount
+) -> None:
+    """Sixty before her at one a second: she waits a minute, the one in the middle half of it."""
+    allow(rate_per_minute=60)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT now()")
+        now: dt.datetime = cursor.fetchone()[0]
+    wallet = wallet_with("crowd", 600)
+    gate = Packet.objects.get().gate_id
+    crowd = [
+        payout_of(
+            bank,
+            amount_fen=10,
+            wallet=wallet,
+            share=gate,
+            created_at=now - dt.timedelta(seconds=600 - 10 * n),
+        )
+        for n in range(60)
+    ]
+    withdrawals._line.cache_clear()
+
+    made = withdraw(alice).json
+
+    assert made["eta_s"] == 10 + 60
+    withdrawals._line.cache_clear()
+    alone = alice.get(f"/me/withdrawals/{made['id']}").json
+    assert abs(alone["eta_s"] - 70) <= 1
+    etas = [withdrawals.eta_s(payout) for payout in crowd]
+    assert etas == sorted(etas)
+    assert etas[0] == 10
+    assert 30 <= etas[30] <= 40
 
 
 STATES = {

@@ -19,7 +19,7 @@ from engine.lib.problem import Code, FieldError, ProblemError, invalid
 from engine.lib.schema import parse_body
 from packets.api import payout_schemas as schemas
 from packets.api.views.base import ParticipantView
-from packets.payouts import queue, withdrawals
+from packets.payouts import withdrawals
 
 NO_STORE = {"Cache-Control": "no-store"}
 # The service's names of what the body has elsewhere.
@@ -110,7 +110,7 @@ class Withdrawal(ParticipantView):
         payout = mine.filter(id=_id_of(withdrawal_id)).first()
         if payout is None:
             no_withdrawal()
-        return Response(schemas.withdrawal(payout, queue.eta_s(payout)), headers=NO_STORE)
+        return Response(schemas.withdrawal(payout, withdrawals.eta_s(payout)), headers=NO_STORE)
 
 
 class WithdrawalCancel(ParticipantView):
