@@ -3,7 +3,7 @@
     <key id>.<base64url of click id (16 bytes), Unix seconds (4), signature (16)>
 
 It says nothing that could be read, it ends with the campaign's window, and the referral that it
-makes uses it up (`Referral.click_id` is unique). Only such a token, or a typed code, is worth money.
+makes uses it up (`Referral.click_id` is unique). Only such a token, or a typed code, pays.
 """
 
 from __future__ import annotations
