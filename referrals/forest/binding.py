@@ -1,8 +1,8 @@
 """Binding: a friend becomes somebody's invitee, once, and the campaign's edges stay a forest.
 
 A person without a referral is the top of a tree (`root`). Binding hangs the tree of which the
-friend is the top under the inviter; that closes a circle exactly when the inviter stands in it, that is,
-when the friend is the top of the inviter's tree.
+friend is the top under the inviter; that closes a circle exactly when the inviter stands in it,
+that is, when the friend is the top of the inviter's tree.
 
 Under concurrency: whoever is to be bound is locked exclusively, the top of the inviter's tree is
 locked shared, both by key order, and the top is looked up again once they are locked. While we hold
