@@ -50,7 +50,7 @@ SLOTS = 4
 FAILING_SLOTS = 1
 # Endpoints looked at for one delivery: in any order, so that none waits behind others for ever.
 LOOK_AT = 50
-RUN_S = 20.0  # a run of the sweep ends after this long; the next one is a second away
+RUN_S = 10.0  # a run of the sweep ends after this long; the next one is a second away
 SYSTEM = "system:webhooks"
 # Why we switch an endpoint off; people read them in their language (admin.py).
 REASON_GONE, REASON_FAILING = "gone", "failing"

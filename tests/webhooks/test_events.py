@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from django.conf import settings
 from django.db import connection
+from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 
 from campaign import services
@@ -25,11 +26,15 @@ from engine.webhooks.openapi import webhooks
 from engine.webhooks.shapes import SHAPES
 from engine.webhooks.signing import secret_text, signed_headers
 from packets import settlement
-from packets.models import Claim, Lane, LaneCursor, Participant
+from packets.holds import editing
+from packets.holds.resolving import hold_forfeit, hold_release
+from packets.models import Claim, Hold, Lane, LaneCursor, Participant, Payout, RiskRule
 from packets.settlement import settle_lane
 from tests.campaign import stage as campaigns
 from tests.factories import make_claims, make_packet
+from tests.packets.payouts import stage as payouts
 from tests.webhooks.stage import OLD_SECRET, SECRET, make_app, make_endpoint
+from tests.world import APP
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -156,6 +161,27 @@ def test_a_parked_claim_is_told_when_it_is_paid(superuser_dsn: str) -> None:
     assert len(told(EventKind.CLAIM_SETTLED)) == 3
 
 
+def test_a_held_claim_is_told_when_it_is_released() -> None:
+    shop = make_app()
+    make_endpoint(shop, kinds=[EventKind.CLAIM_SETTLED])
+    wanted = editing.Wanted(kind=RiskRule.Kind.CLAIMS_PER_PERSON, most=1, window_s=3_600)
+    editing.rule_set(wanted=wanted, actor="x")
+    lane = make_packet(count=10).lanes.get()
+    [first] = claims_of(shop, lane, ["alice"])
+    for serial in (1, 2):
+        make_claims(lane, 1, participants=[bytes(first.participant)], serial=serial)
+    assert settle_lane(lane.id).held == 2
+    assert {event.key for event in told(EventKind.CLAIM_SETTLED)} == {first.id.hex}
+
+    released, forfeited = Hold.objects.order_by("claim__position")
+    hold_release(hold_id=released.pk, actor="x", reason="one of us")
+    hold_forfeit(hold_id=forfeited.pk, actor="x", reason="a farm")
+
+    assert released.claim_id is not None
+    keys = {event.key for event in told(EventKind.CLAIM_SETTLED)}
+    assert keys == {first.id.hex, released.claim_id.hex}
+
+
 def test_settlement_that_nobody_listens_to_pays_one_look() -> None:
     shop = make_app()
     lane = make_packet(count=500).lanes.get()
@@ -165,6 +191,39 @@ def test_settlement_that_nobody_listens_to_pays_one_look() -> None:
     about = [row["sql"] for row in queries if "engine_" in row["sql"]]
     assert len(about) == 1 and about[0].lstrip().startswith("SELECT EXISTS")
     assert OutboxEvent.objects.count() == 0
+
+
+# --- payouts --------------------------------------------------------------------------------------
+
+
+def test_a_payout_is_told_when_it_is_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paid, or failed with its money back; in between nothing is told."""
+    shop = ClientApp.objects.create(pk=APP, slug="shop", name="Shop")
+    make_endpoint(shop, kinds=[EventKind.PAYOUT_PAID, EventKind.PAYOUT_FAILED])
+    rail = payouts.use(monkeypatch, payouts.Rail())
+    account = payouts.provider_account("rail")
+    paid, failed = (payouts.payout_of(account, name, 500) for name in ("alice", "bob"))
+    Participant.objects.create(digest=bytes(paid.participant), client_app_id=APP, subject="alice")
+
+    rail.says(payouts.ACCEPTED)
+    payouts.step(paid)
+    assert OutboxEvent.objects.count() == 0
+    Payout.objects.filter(pk=failed.pk).update(next_attempt_at=None, manual_reason="review",
+                                               manual_at=Now())  # fmt: skip
+    rail.says(payouts.PAID)
+    payouts.step(paid)
+    Payout.objects.filter(pk=failed.pk).update(
+        next_attempt_at=Now(), manual_reason="", manual_at=None
+    )
+    rail.says(payouts.FAILED)
+    payouts.step(failed)
+
+    about = {"amount_fen": 500, "currency": "CNY", "provider": "rail"}
+    [event] = told(EventKind.PAYOUT_PAID)
+    assert event.payload == {"payout": paid.pk.hex, "user": "alice", "state": "paid", **about}
+    [event] = told(EventKind.PAYOUT_FAILED)
+    assert (event.payload["payout"], event.payload["user"]) == (failed.pk.hex, None)
+    assert event.payload["state"] == "failed" and event.payload["failure"]
 
 
 # --- campaigns ------------------------------------------------------------------------------------
