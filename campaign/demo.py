@@ -64,6 +64,7 @@ STAFF = {
     "finance": Group.FINANCE,
     "support": Group.SUPPORT,
     "sre": Group.SRE,
+    "risk": Group.RISK,
 }
 
 

@@ -129,6 +129,14 @@ def campaigns_with_spending() -> QuerySet[Campaign]:
     )
 
 
+def campaigns_with_late_money(limit: int) -> list[uuid.UUID]:
+    """Settled ones into whose account something came back since."""
+    rows = Campaign.objects.filter(
+        state=State.SETTLED, account__credits_fen__gt=F("account__debits_fen")
+    )
+    return list(rows.order_by("pk").values_list("pk", flat=True)[:limit])
+
+
 def campaigns_due(moment: dt.datetime, limit: int) -> list[uuid.UUID]:
     """Those whose end has passed and that aren't ended yet."""
     rows = Campaign.objects.filter(

@@ -53,6 +53,8 @@ def campaign_clock() -> dict[str, int]:
         except ServiceError as refusal:
             counts["refused"] += 1
             log.warning("campaign_converge_refused", campaign=campaign_id.hex, why=str(refusal))
+    for campaign_id in selectors.campaigns_with_late_money(BATCH):
+        services.campaign_return_late(campaign_id=campaign_id, actor=CLOCK)
     return counts
 
 

@@ -35,6 +35,7 @@ from campaign.services.life import (
     campaign_launch,
     campaign_pause,
     campaign_resume,
+    campaign_return_late,
     campaign_settle,
     kill_switch_all,
 )
@@ -89,6 +90,7 @@ __all__ = [
     "campaign_packet_remove",
     "campaign_pause",
     "campaign_resume",
+    "campaign_return_late",
     "campaign_send_back",
     "campaign_settle",
     "campaign_submit",

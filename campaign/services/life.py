@@ -150,6 +150,34 @@ def campaign_settle(*, campaign_id: uuid.UUID, actor: str) -> Campaign:
     return Campaign.objects.get(pk=campaign_id)
 
 
+def campaign_return_late(*, campaign_id: uuid.UUID, actor: str) -> int:
+    """What came back to a settled campaign goes outside as well; how much.
+
+    Nothing that waits keeps a settled campaign from being so, but settled money can be held out of
+    a wallet for years, and forfeited then.
+    """
+    with transaction.atomic():
+        campaign = campaign_locked(campaign_id)
+        late_fen = ledger.balance_fen(campaign.account_id)
+        if campaign.state != State.SETTLED or not late_fen:
+            return 0
+        newest = Transfer.objects.filter(credit_account=campaign.account_id).latest("id")
+        ledger.post(
+            [
+                ledger.Entry(
+                    reference=f"refund:{campaign.pk.hex}:{newest.pk}",
+                    kind=Transfer.Kind.REFUND,
+                    debit_account_id=campaign.account_id,
+                    credit_account_id=ledger.external_account(campaign.currency).pk,
+                    amount_fen=late_fen,
+                    currency=campaign.currency,
+                )
+            ]
+        )
+        audit(campaign, actor, "return_late", None, {"returned_fen": late_fen})
+    return late_fen
+
+
 def kill_switch_all(*, on: bool, actor: str, reason: str = "") -> Gate:
     """Stops (or allows again) every claim of every campaign, by the gate before them all.
 

@@ -18,11 +18,14 @@ from engine.staff.sessions import BEGAN, SEEN
 from engine.webhooks.calling import Outcome
 from engine.webhooks.deliveries import finish, take
 from packets import settlement
-from packets.models import ProviderChange
+from packets.holds.appeals import hold_appeal
+from packets.holds.resolving import hold_forfeit
+from packets.models import Hold, ProviderChange, RiskRule
 from packets.payouts.manual import payout_mark_ask, payout_query_now
 from packets.tickets import ticket_issue
 from tests import world
 from tests.campaign import stage
+from tests.packets.holding import claims_of_one, rule
 from tests.packets.payouts.stage import payout_of, provider_account
 from tests.webhooks.stage import happen, make_endpoint
 
@@ -95,6 +98,7 @@ def furnish() -> list[str]:
     )
     pay_out()
     call_back(app)
+    hold_something()
     IdempotencyRecord.objects.create(
         principal="app-1",
         key="key-1",
@@ -178,6 +182,18 @@ def pay_out() -> None:
         requested_by=stage.member("operations", "ann"),
         reason="加预算",
     )
+
+
+def hold_something() -> None:
+    """A rule of each kind, a hold that was appealed, and one that is decided."""
+    for kind in RiskRule.Kind:
+        rule(kind, most=150 if kind.startswith("amount") else 1)
+    _packet, lane, _who = claims_of_one(3)
+    settlement.settle_lane(lane.pk)
+    first, second = Hold.objects.order_by("claim__position")
+    who = bytes(first.participant)
+    hold_appeal(hold_id=first.pk, participant=who, text="每人限领一次", actor="x")
+    hold_forfeit(hold_id=second.pk, actor=stage.ACTOR, reason="加预算")
 
 
 def everything_allowed(name: str = ROOT) -> Client:

@@ -94,11 +94,13 @@ def test_seeding_twice_prints_the_same_and_makes_nothing_twice() -> None:
         "demo-finance": "finance",
         "demo-support": "support",
         "demo-sre": "sre",
+        "demo-risk": "risk",
     }
     assert {name for name, member in people.items() if member["totp_secret"]} == {
         "demo-approver",
         "demo-finance",
         "demo-sre",
+        "demo-risk",
     }
     approval = CampaignApproval.objects.get()  # by another than the author, like everybody's
     assert approval.approver.username == "demo-approver"

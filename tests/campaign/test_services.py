@@ -9,6 +9,7 @@ import pytest
 
 from campaign import selectors, services
 from campaign.models import Campaign
+from campaign.tasks import campaign_clock
 from engine.lib import clock
 from engine.lib.errors import ServiceError, TransitionRefused
 from packets import ledger, settlement
@@ -17,7 +18,7 @@ from packets.holds.resolving import hold_forfeit
 from packets.models import ClaimState, Gate, Hold, Packet, Transfer
 from tests import world
 from tests.campaign import stage
-from tests.packets.holding import rule
+from tests.packets.holding import freeze, rule, sound
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -349,6 +350,28 @@ def test_an_open_hold_keeps_a_campaign_from_being_settled() -> None:
     paid = Transfer.objects.get(kind="settle").amount_fen
     refund = Transfer.objects.get(kind="refund")
     assert (settled.state, refund.amount_fen) == ("settled", campaign.budget_fen - paid)
+
+
+def test_what_is_forfeited_after_the_end_goes_outside_too() -> None:
+    """Held out of a wallet when the campaign was long settled."""
+    campaign = stage.live()
+    packet, who = stage.first_packet(campaign), world.person("alice", app=_app(campaign))
+    world.claim(packet, who)
+    services.campaign_end(campaign_id=campaign.pk, actor=stage.ACTOR)
+    settlement.settle_lane(packet.lanes.get().pk)
+    services.campaign_settle(campaign_id=campaign.pk, actor=stage.ACTOR)
+    assert campaign_clock()["refused"] == 0 and Transfer.objects.filter(kind="refund").count() == 1
+
+    for _ in range(2):
+        hold = freeze(who.participant, 10, campaign.account_id)
+        assert hold is not None
+        hold_forfeit(hold_id=hold.pk, actor=stage.ACTOR, reason="a farm")
+        for _again in range(2):
+            campaign_clock()
+    refunds = Transfer.objects.filter(kind="refund").order_by("id")
+    assert [refund.amount_fen for refund in refunds][1:] == [10, 10]
+    assert ledger.balance_fen(campaign.account_id) == 0
+    assert sound()
 
 
 def test_money_is_said_in_one_place() -> None:

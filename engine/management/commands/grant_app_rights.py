@@ -36,7 +36,7 @@ TABLE_RIGHTS: dict[str, tuple[str, ...]] = {
     "packets_peoplepacket": ADD,
     "packets_claim": READ,  # laisee_commit_claims writes it, with the owner's rights
     "packets_claimstate": ADD_AND_CHANGE,  # a trigger lets only "parked" and "held" go on
-    "packets_hold": ADD_AND_CHANGE,  # a trigger lets it be resolved once
+    "packets_hold": ADD,
     "packets_riskrule": ADD,
     "packets_holdappeal": ADD,
     "packets_lanecursor": ADD_AND_CHANGE,
@@ -59,6 +59,8 @@ TABLE_RIGHTS: dict[str, tuple[str, ...]] = {
 # of a number and a call only how they ended.
 COLUMN_RIGHTS: dict[str, tuple[str, ...]] = {
     "packets_lane": ("state", "epoch", "loader", "loader_until", "direct_until"),
+    # A trigger lets it be said once.
+    "packets_hold": ("state", "resolved_by", "resolved_at", "reason"),
     "packets_payoutnumber": ("state", "ended_at"),
     "packets_payoutcall": ("ended_at", "result", "code", "detail", "http_status", "not_found"),
     # What was found stays as it was found; what became of it may be said.
