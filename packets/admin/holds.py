@@ -35,6 +35,7 @@ from engine.staff.pages import page
 from packets.admin.rows import RowAdmin
 from packets.holds.appeals import appeal_text
 from packets.holds.editing import window_words
+from packets.holds.holding import BY_RULE
 from packets.holds.resolving import hold_forfeit, hold_release
 from packets.holds.rules import RiskReason, reason_words
 from packets.models import Account, Claim, Hold, HoldAppeal, Participant
@@ -200,7 +201,7 @@ def _facts(hold: Hold) -> list[tuple[str, str]]:
         (_("Came from"), came_from),
         (_("Forfeited it goes to"), _account(hold.funder)),
         (_("Held since"), moment(hold.opened_at, seconds=True)),
-        (_("Held by"), str(hold.opened_by)),
+        (_("Held by"), _("a risk rule") if hold.opened_by == BY_RULE else hold.opened_by),
         *(
             [
                 (_("Decided at"), moment(hold.resolved_at, seconds=True)),
