@@ -107,7 +107,7 @@ class Plan:
     web: bool = True  # without it, callbacks find nobody
     lease_s: float = LEASE_S
     patience_s: float = PATIENCE_S
-    limit_s: float = 240.0
+    limit_s: float = 400.0
 
 
 @dataclass

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import django
 
-import tests.packets.payouts.storm_clock  # noqa: F401 (first: it moves what others import)
+from tests.packets.payouts import storm_clock  # first: it moves what others import
 
 django.setup()
+
+from celery.app import base  # noqa: E402
+from celery.worker import request  # noqa: E402
 
 from engine.run.celery_app import app  # noqa: E402
 from packets.payouts import breaker, queue, rules  # noqa: E402
@@ -22,6 +25,9 @@ WAIT_S = 0.5
 breaker.FIRST_WAIT_S = breaker.FUNDS_WAIT_S = breaker.LONGEST_WAIT_S = WAIT_S
 queue.PROBE_S = WAIT_S
 rules.RETRY_S = rules.NEW_NUMBER_S = WAIT_S
+
+# When a message expires is said by the sender's clock and judged by the receiver's.
+base.datetime = request.datetime = storm_clock.MovedDatetime
 
 app.conf.beat_schedule = {
     "sweep": {
