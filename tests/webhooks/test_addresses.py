@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import ipaddress
+import ssl
+import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from engine.lib import outgoing
 from engine.lib.errors import ServiceError
 from engine.webhooks import calling
 from engine.webhooks.addresses import address_is_allowed, address_is_open, url_check
 from engine.webhooks.calling import deliver
+from tests.engine.test_outgoing import HEAD, answering, certificate, listening
 from tests.webhooks.stage import Receiver
 
 PRIVATE = {
@@ -189,8 +194,6 @@ def test_a_redirect_is_an_answer_and_nobody_follows_it(receiver: Receiver) -> No
 
 
 def test_a_resolver_that_hangs_or_fails_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    import threading
-
     go = threading.Event()
     monkeypatch.setattr(calling, "RESOLVE_S", 0.05)
     monkeypatch.setattr(calling, "resolve", lambda host, port: go.wait(10))
@@ -211,3 +214,20 @@ def test_where_nobody_listens_the_next_address_is_tried(
 ) -> None:
     resolving(monkeypatch, ["127.0.0.2", "127.0.0.1"])
     assert deliver(f"http://localhost:{receiver.port}/", {}, b"{}").status == 200
+
+
+def test_the_certificate_must_be_the_names_whatever_address_is_called(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pem = certificate(tmp_path, "shop.example")
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(pem)
+    monkeypatch.setattr(calling, "resolve", lambda host, port: ["127.0.0.1"])
+    with listening(answering(HEAD + b"Content-Length: 0\r\n\r\n"), server) as port:
+        unknown = deliver(f"https://shop.example:{port}/", {}, b"{}")
+        trusting = ssl.create_default_context(cafile=str(pem))
+        monkeypatch.setattr(outgoing, "_tls", lambda: trusting)
+        good = deliver(f"https://shop.example:{port}/", {}, b"{}")
+        other = deliver(f"https://other.example:{port}/", {}, b"{}")
+    assert (unknown.status, good.status, other.status) == (None, 200, None)
+    assert unknown.error.startswith("tls") and other.error.startswith("tls")
