@@ -80,7 +80,7 @@ def _provider(account: ProviderAccount) -> SandboxProvider:
     try:
         return SandboxProvider(account.base_url, credentials_of(account))
     except CredentialsMissing as error:
-        raise ServiceError("account", "credentials", str(error)) from error
+        raise ServiceError("account", "credentials", error.why) from error
 
 
 def _away() -> ServiceError:

@@ -74,8 +74,8 @@ def buttons(page: str) -> set[str]:
 
 
 def test_payouts_are_found_by_any_of_their_names(rail: Rail) -> None:
-    other = payout_of(provider_account("one"), "carol", amount_fen=777)
     payout = with_a_person(rail, name="two")
+    other = payout_of(provider_account("one"), "carol", amount_fen=777)
     Payout.objects.filter(pk=payout.pk).update(provider_ref="ref-1")
     fay = desk.at_desk("finance")
     for text in (

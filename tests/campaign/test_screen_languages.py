@@ -46,7 +46,11 @@ NAMES = set(
 )
 # Words for programs that staff type as they are: object types of the audit log and its filters,
 # the gate and the account that stand for everything, an API key's scopes, the groups' own names.
-NAMES |= set("campaign packet gate hold all All outside ops system staff test Test".split())
+NAMES |= set(
+    """
+    campaign packet payout provider hold people gate all All outside ops system staff test Test GBK
+    """.split()
+)
 NAMES |= {text for group in people.Group for text in (group.value, group.value.capitalize())}
 # Codes by their shape, the longer shapes first.
 _CODES = [
