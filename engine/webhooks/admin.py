@@ -413,7 +413,7 @@ class KindFilter(admin.SimpleListFilter):
 
 @admin.register(WebhookDelivery)
 class WebhookDeliveryAdmin(ReadOnlyModelAdmin):
-    list_display = ["id", "kind", "endpoint_shown", "state_shown", "attempts", "next_at", "made_at"]
+    list_display = ["id", "kind", "endpoint_shown", "state_shown", "attempts", "made_at"]
     list_filter = ["endpoint", "state", KindFilter, ("created_at", MomentFilter)]
     list_select_related = ["event", "endpoint"]
     search_fields = ["=event__key"]
@@ -474,7 +474,8 @@ class WebhookDeliveryAdmin(ReadOnlyModelAdmin):
         event = delivery.event
         said = json.loads(body_of(event.pk, event.kind, event.created_at, event.payload))
         return format_html(
-            '<pre class="ls-num">{}</pre>', json.dumps(said, indent=2, ensure_ascii=False)
+            '<pre style="overflow-wrap: anywhere; white-space: pre-wrap">{}</pre>',
+            json.dumps(said, indent=2, ensure_ascii=False),
         )
 
     @admin.display(description=_("attempts"))
