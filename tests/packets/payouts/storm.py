@@ -129,6 +129,7 @@ class Report:
     resent: int
     numbers: int
     called_back: int  # times that we wrote down a genuine callback
+    redelivered: int  # sweeps that ran more than once
     forged_answers: Counter[int]  # what our door said to forged ones
 
     def text(self) -> str:
@@ -137,7 +138,8 @@ class Report:
 
         return (
             f"{sum(self.outcomes.values())} withdrawals in {self.seconds:.0f} s;"
-            f" {self.kills} kills, {self.flushes} flushes of the broker\n"
+            f" {self.kills} kills, {self.flushes} flushes of the broker,"
+            f" {self.redelivered} sweeps delivered again\n"
             f"  outcomes: {line(self.outcomes)}; with a person: {line(self.manual)}\n"
             f"  faults met: {line(self.faults)}\n"
             f"  {self.calls} calls, {self.resent} orders sent again, {self.numbers} numbers\n"
@@ -404,6 +406,7 @@ def report(storm: Storm, theirs: dict[str, Any], seconds: float) -> Report:
     theirs_fen = sum(sum(amounts) for amounts in paid.values())
     assert balance_fen == FIRST_BALANCE_FEN - theirs_fen, "the provider's own books"
     calls = theirs["calls"]
+    runs = (storm.folder / "runs").read_text().split()
     submits = Counter(call["out_number"] for call in calls if call["operation"] == "submit")
     return Report(
         seconds=seconds,
@@ -420,6 +423,7 @@ def report(storm: Storm, theirs: dict[str, Any], seconds: float) -> Report:
         flushes=storm.flushed,
         resent=sum(1 for n in submits.values() if n > 1),
         numbers=len(payout_of),
+        redelivered=sum(1 for n in Counter(runs).values() if n > 1),
         called_back=PayoutCall.objects.filter(kind=PayoutCall.Kind.CALLBACK).count(),
         forged_answers=Counter(
             one["status"] for one in theirs["callbacks"] if one["forged"] and one["done"]

@@ -6,6 +6,8 @@ VISIBLE_S, while it runs; both beats send more sweeps than anybody needs.
 
 from __future__ import annotations
 
+import os
+
 import django
 
 from tests.packets.payouts import storm_clock  # first: it moves what others import
@@ -13,13 +15,17 @@ from tests.packets.payouts import storm_clock  # first: it moves what others imp
 django.setup()
 
 from celery.app import base  # noqa: E402
+from celery.signals import task_prerun  # noqa: E402
 from celery.worker import request  # noqa: E402
 
+from engine.run import spawn  # noqa: E402
 from engine.run.celery_app import app  # noqa: E402
 from packets.payouts import breaker, queue, rules  # noqa: E402
 
+RUNS = "runs"  # the file, in the storm's folder
 VISIBLE_S = 3
 SWEEP_EVERY_S = 0.5
+EXPIRES_S = 30.0  # a message that is delivered again must still be worth its run
 WAIT_S = 0.5
 
 breaker.FIRST_WAIT_S = breaker.FUNDS_WAIT_S = breaker.LONGEST_WAIT_S = WAIT_S
@@ -33,7 +39,7 @@ app.conf.beat_schedule = {
     "sweep": {
         "task": "packets.tasks.payout_sweep",
         "schedule": SWEEP_EVERY_S,
-        "options": {"expires": 5.0},
+        "options": {"expires": EXPIRES_S},
     }
 }
 app.conf.broker_transport_options = {
@@ -42,5 +48,13 @@ app.conf.broker_transport_options = {
     "unacked_restore_interval": 1,
 }
 app.conf.visibility_timeout = VISIBLE_S
+
+
+@task_prerun.connect
+def _write_down(task_id: str, **_: object) -> None:
+    """One line for each run of a message: the same id twice was delivered twice."""
+    with open(os.path.join(os.environ[spawn.MARK_DATA_DIR], RUNS), "a") as file:
+        file.write(f"{task_id}\n")
+
 
 __all__ = ["app"]

@@ -51,6 +51,7 @@ def assert_survived(plan: Plan, found: Report) -> None:
     assert sum(found.forged_answers.values()) > plan.payouts / 50
     assert found.kills >= 2
     assert found.flushes == plan.flushes
+    assert found.redelivered > 0
     assert set(plan.rates) <= set(found.faults) | {"out_of_funds"}
     assert found.outcomes["failed"] > 0
 
