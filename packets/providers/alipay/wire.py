@@ -69,7 +69,10 @@ def answer_of(raw: bytes, node: str, key: rsa.RSAPublicKey) -> dict[str, Any] | 
 
 
 def _members(text: str) -> dict[str, str]:
-    """The raw texts of a JSON object's members. ValueError where it isn't one, or has one twice."""
+    """The raw texts of a JSON object's members. ValueError where it isn't one.
+
+    Of two with one name the last counts, for the signature and for what is read alike.
+    """
     members: dict[str, str] = {}
     at = _blank(text, 0)
     if text[at : at + 1] != "{":
@@ -78,7 +81,7 @@ def _members(text: str) -> dict[str, str]:
     while True:
         name, at = _decoder.raw_decode(text, at)
         at = _blank(text, at)
-        if not isinstance(name, str) or name in members or text[at : at + 1] != ":":
+        if not isinstance(name, str) or text[at : at + 1] != ":":
             raise ValueError("no member")
         start = _blank(text, at + 1)
         _value, at = _decoder.raw_decode(text, start)
@@ -105,18 +108,19 @@ def notice_of(raw: bytes, key: rsa.RSAPublicKey) -> dict[str, str] | None:
     Alipay's two kinds of notice differ in whether `sign_type` is signed along.
     """
     try:
-        pairs = parse_qsl(
-            raw.decode("ascii"),
-            keep_blank_values=True,
-            strict_parsing=True,
-            errors="strict",
-            max_num_fields=MAX_PARAMETERS,
+        given = dict(
+            parse_qsl(
+                raw.decode("ascii"),
+                keep_blank_values=True,
+                strict_parsing=True,
+                errors="strict",
+                max_num_fields=MAX_PARAMETERS,
+            )
         )
     except ValueError:
         return None
-    given = dict(pairs)
     signature = given.pop("sign", "")
-    if len(pairs) != len(given) + 1 or not signature:
+    if not signature:
         return None
     without_type = {name: value for name, value in given.items() if name != "sign_type"}
     for parameters in (without_type, given):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import hashlib
+import io
 import json
 import uuid
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from packets.providers.base import (
     LineState,
     ProviderUnavailable,
 )
+from packets.providers.calls import fetched
 from tests.packets.providers import alipay_server
 from tests.packets.providers.alipay_server import OURS, THEIRS, AlipayServer, credentials
 from tests.packets.providers.contract import Behaviour, ProviderContract, Stand, order, sent
@@ -376,6 +378,11 @@ def test_a_bill_is_fetched_from_safe_addresses_only(
         monkeypatch.setattr(ali.server, "_bill_url", lambda _c, u=url: at(u))
         with pytest.raises(ProviderUnavailable):
             list(ali.provider.statement(ali.day()))
+
+
+def test_a_bill_that_is_announced_over_tls_is_not_fetched_without() -> None:
+    with pytest.raises(ProviderUnavailable, match="isn't a safe one"):
+        fetched("http://127.0.0.1:9/bill.zip", {}, io.BytesIO(), alipay.adapter.ADDRESS)
 
 
 # --- credentials --------------------------------------------------------------------------------
