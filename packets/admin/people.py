@@ -26,6 +26,7 @@ from engine.lib.adminkit import (
 )
 from engine.lib.money import yuan
 from engine.staff.confirm import ConfirmedAct, Consequence, confirm
+from packets.admin import payout_desk
 from packets.admin.rows import RowAdmin
 from packets.models import Gate, Lane, Packet, PeoplePacket
 from packets.people_packets import GATE
@@ -34,6 +35,14 @@ from packets.services import gate_set, packet_close
 STOP = "packets.stop_peoplepackets"
 HOME = "admin:packets_peoplepacket_changelist"
 OPEN_STATES = (Packet.State.OPEN, Packet.State.PAUSED)
+
+
+def _own_gate(keys: list[str]) -> dict[str, str]:
+    """What the payout desk calls the gate of these packets."""
+    return {GATE: _("People's packets")} if GATE in keys else {}
+
+
+payout_desk.gate_namers.append(_own_gate)
 
 
 @admin.register(PeoplePacket)
