@@ -16,7 +16,7 @@ from django.shortcuts import get_object_or_404
 from django.urls import URLPattern, path, reverse
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, ngettext
 
 from engine.lib.adminkit import (
     MomentFilter,
@@ -165,11 +165,7 @@ def _reasons(hold: Hold) -> list[dict[str, str]]:
     seen: dict[str, str] = {}
     for one in hold.evidence:
         if {"reason", "seen", "most", "window_s"} <= one.keys():
-            is_money = one["reason"] in (
-                RiskReason.AMOUNT_PER_PERSON,
-                RiskReason.AMOUNT_PER_PAYEE,
-            )
-            said = yuan if is_money else "{:,}".format
+            said = _claims if one["reason"] == RiskReason.CLAIMS_PER_PERSON else yuan
             seen[one["reason"]] = _(
                 "%(seen)s within %(window)s; up to %(most)s would have been usual."
             ) % {
@@ -186,6 +182,10 @@ def _reasons(hold: Hold) -> list[dict[str, str]]:
         {"words": text, "seen": seen.get(code, seen.get("", ""))}
         for code, text in zip(hold.reasons, words, strict=True)
     ]
+
+
+def _claims(count: int) -> str:
+    return ngettext("%(n)s claim", "%(n)s claims", count) % {"n": f"{count:,}"}
 
 
 def _person(hold: Hold) -> str:
@@ -234,7 +234,7 @@ def _claims_around(hold: Hold) -> list[dict[str, Any]]:
             {
                 "at": stamp(row.committed_at),
                 "gap": _gap(last, row.committed_at),
-                "packet": str(row.packet),
+                "packet": row.packet.name or row.packet_id.hex[:8],
                 "address": reverse("admin:packets_packet_change", args=[row.packet_id]),
                 "amount": money(row.amount_fen),
                 "bar": max(1, round(100 * row.amount_fen / largest)),

@@ -15,6 +15,7 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 from engine.lib.money import CURRENCY, MAX_FEN
 from packets.models.claim import Claim
@@ -76,7 +77,7 @@ class Hold(models.Model):
     """
 
     class State(models.TextChoices):
-        OPEN = "open", _("open")
+        OPEN = "open", pgettext_lazy("of a hold", "open")
         RELEASED = "released", _("released")
         FORFEITED = "forfeited", _("forfeited")
 

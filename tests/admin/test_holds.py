@@ -46,7 +46,7 @@ def test_one_hold_shows_its_evidence() -> None:
     _, [hold] = held_hold()
     hold_appeal(hold_id=hold.pk, participant=bytes(hold.participant), text="我没有作弊", actor="x")
     page = text(desk.at_desk("risk").get(f"{LIST}{hold.pk}/change/"))
-    assert "2 within 1 hour; up to 1 would have been usual." in page
+    assert "2 claims within 1 hour; up to 1 claim would have been usual." in page
     assert "我没有作弊" in page and page.count("data-this") == 1
     assert 'data-act="release"' in page and 'data-act="forfeit"' in page
     chinese = text(desk.at_desk("risk", lang="zh-hans").get(f"{LIST}{hold.pk}/change/"))
