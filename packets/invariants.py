@@ -87,12 +87,14 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Claims and what became of them. `lag_s`: age of the oldest claim that waits, in seconds."""
+    """Claims and what became of them. `held`: or forfeited; `lag_s`: age of the oldest claim that
+    waits, in seconds."""
 
     claims: int
     claimed_fen: int
     settled: int
     parked: int
+    held: int
     waiting: int
     lag_s: float
 
@@ -192,6 +194,8 @@ _PROGRESS = """
 SELECT COALESCE(sum(lane.claimed_count), 0)::bigint, COALESCE(sum(lane.claimed_fen), 0)::bigint,
        (SELECT count(*) FROM packets_claimstate WHERE state = 'settled'),
        (SELECT count(*) FROM packets_claimstate WHERE state = 'parked'),
+       (SELECT count(*) FROM packets_hold AS hold
+         WHERE hold.claim_id IS NOT NULL AND hold.state <> 'released'),
        COALESCE(sum(lane.claimed_count - mark.settled_count), 0)::bigint,
        COALESCE(EXTRACT(epoch FROM clock_timestamp() - min(next.committed_at)), 0)::float8
   FROM packets_lane AS lane

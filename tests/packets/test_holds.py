@@ -15,6 +15,7 @@ from packets.holds import editing, rules
 from packets.holds.appeals import appeal_text, hold_appeal
 from packets.holds.resolving import hold_forfeit, hold_release
 from packets.holds.rules import RiskReason
+from packets.invariants import invariants_check
 from packets.models import (
     Account,
     Claim,
@@ -67,6 +68,8 @@ def test_more_claims_than_usual_are_held_and_everybody_else_is_paid() -> None:
     assert list(states) == ["settled"] * 2 + ["held"] * 3 + ["settled"] * 3
     assert escrow_fen(packet) == 2_000 - 800
     assert sound()
+    progress = invariants_check().progress
+    assert (progress.claims, progress.settled, progress.held, progress.waiting) == (8, 5, 3, 0)
 
 
 def test_more_money_than_usual_is_held() -> None:

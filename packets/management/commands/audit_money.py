@@ -81,7 +81,8 @@ class Command(BaseCommand):
         progress = report.progress
         console.print(
             f"claims {progress.claims:,} · settled {progress.settled:,} · parked"
-            f" {progress.parked:,} · waiting {progress.waiting:,} · lag {progress.lag_s:.1f} s",
+            f" {progress.parked:,} · waiting {progress.waiting:,} · held {progress.held:,}"
+            f" · lag {progress.lag_s:.1f} s",
             highlight=False,
         )
         broken_count = sum(check.verdict is Verdict.BROKEN for check in report.checks)
