@@ -9,15 +9,22 @@ only makes us ask the provider sooner.
 
 from __future__ import annotations
 
+import contextlib
+import datetime as dt
 import time
+from collections.abc import Iterator
+from typing import Any
 
 from django.db import connection, transaction
 
 from engine.lib.audit import audit_record
 from packets.models import Difference, Statement
-from packets.reconciling.statements import LOCK, SYSTEM
+from packets.reconciling.statements import SYSTEM
 
-LINES_A_RANGE = 5_000  # compared in some 100 ms, so that no transaction is long
+LINES_A_RANGE = 5_000  # lines, or payouts, compared in some 100 ms: no transaction is long
+OPEN_A_RANGE = 1_000  # open differences looked at once more in some 100 ms
+TURN_ASK_S = 0.1
+_TURN = "hashtext('laisee.statement.match'), %s"
 State = Statement.State
 
 # Found again, a difference is the same row. One that had closed itself is open again; what a person
@@ -38,16 +45,29 @@ _LINES = f"""{_INSERT}
            found.ours_state, found.theirs_state, 'open', '', '', ''
       FROM packets_statement AS statement
      CROSS JOIN LATERAL laisee_statement_findings(statement.id, %s, %s) AS found
-     WHERE statement.id = %s {{only}}
+     WHERE statement.id = %s
      ORDER BY found.kind, found.key
 {_AGAIN}"""
 _UNLISTED = f"""{_INSERT}
-    SELECT %(account)s, found.day, 'missing_there', found.payout_id::text, found.out_number,
-           %(statement)s, NULL, found.payout_id, found.amount_fen, NULL, 'paid', '',
-           'open', '', '', ''
-      FROM laisee_payouts_unlisted(%(account)s, %(day)s) AS found
+    SELECT statement.account_id, found.day, 'missing_there', found.payout_id::text,
+           found.out_number, statement.id, NULL, found.payout_id, found.amount_fen, NULL, 'paid',
+           '', 'open', '', '', ''
+      FROM packets_statement AS statement
+     CROSS JOIN LATERAL laisee_payouts_unlisted(
+           statement.id, %(day)s, %(from_at)s, %(to_at)s) AS found
+     WHERE statement.id = %(statement)s
      ORDER BY found.payout_id::text
 {_AGAIN}"""
+_FIRST_AT = """
+    SELECT %(day)s::timestamp AT TIME ZONE account.timezone - interval '10 minutes'
+      FROM packets_provideraccount AS account WHERE account.id = %(account)s
+"""
+# Where the next range of payouts begins.
+_NEXT_AT = """
+    SELECT ended_at FROM packets_payout
+     WHERE account_id = %(account)s AND state = 'paid' AND ended_at > %(from_at)s
+     ORDER BY ended_at OFFSET %(rows)s LIMIT 1
+"""
 
 # A line that says more than we know: the payout is asked about now, by whoever is next. One that is
 # being asked about at this moment needs no second question.
@@ -79,55 +99,101 @@ def statements_match_due(*, for_s: float) -> int:
     return count
 
 
-def statement_match(*, statement_id: int) -> bool:
+def statement_match(*, statement_id: int, wait_s: float = 0) -> bool:
     """Compare all lines of a received (or, once more, of a compared) statement.
 
-    True: it was received and counts from now on. May be called at any time, by any number.
+    True: it was received and counts from now on. May be called at any time, by any number; one
+    statement of an account is compared after the other, and who comes meanwhile waits for so long.
     """
     statement = Statement.objects.get(pk=statement_id)
-    if statement.state not in (State.RECEIVED, State.MATCHED):
-        return False
+    with _turn(statement.account_id, wait_s) as mine:
+        statement.refresh_from_db()
+        if not mine or statement.state not in (State.RECEIVED, State.MATCHED):
+            return False
+        old = _version_before(statement)
+        _compare_lines(statement)
+        for day in {statement.day, *(_days_of(old, statement) if old else ())}:
+            _compare_payouts(statement, day)
+        finished = _finish(statement, old)
+        _close_after(statement, old)
+        with connection.cursor() as cursor:
+            cursor.execute(_WAKE, [statement.pk])
+        return finished
+
+
+@contextlib.contextmanager
+def _turn(account_id: int, wait_s: float) -> Iterator[bool]:
+    """Whether it is our turn with the account. What two days together tell is seen by the later of
+    them, so no two are compared at once; a session that dies gives its turn back."""
+    until = time.monotonic() + wait_s
+    with connection.cursor() as cursor:
+        while not (mine := _try(cursor, account_id)) and time.monotonic() < until:
+            time.sleep(TURN_ASK_S)
+        try:
+            yield mine
+        finally:
+            if mine:
+                cursor.execute(f"SELECT pg_advisory_unlock({_TURN})", [account_id])
+
+
+def _try(cursor: Any, account_id: int) -> bool:
+    cursor.execute(f"SELECT pg_try_advisory_lock({_TURN})", [account_id])
+    return bool(cursor.fetchone()[0])
+
+
+def _version_before(statement: Statement) -> int | None:
+    """The statement that counts for the day now, where it isn't this one."""
+    known = Statement.objects.filter(
+        account_id=statement.account_id, day=statement.day, state=State.MATCHED
+    ).exclude(pk=statement.pk)
+    return known.values_list("pk", flat=True).first()
+
+
+def _compare_lines(statement: Statement) -> None:
     last = statement.rows.order_by("-line_no").values_list("line_no", flat=True).first() or 0
     for first in range(0, last + 1, LINES_A_RANGE):
         with transaction.atomic(), connection.cursor() as cursor:
             to = first + LINES_A_RANGE - 1
-            cursor.execute(_LINES.format(only=""), [first, to, statement.pk])
+            cursor.execute(_LINES, [first, to, statement.pk])
             cursor.execute(
                 "UPDATE packets_statement SET done_lines = GREATEST(done_lines, LEAST(lines, %s))"
                 " WHERE id = %s",
                 [to, statement.pk],
             )
-    finished = _finish(statement)
+
+
+def _compare_payouts(statement: Statement, day: dt.date) -> None:
+    """Payouts that must be named by now: range after range of the time when they ended."""
+    values: dict[str, Any] = {
+        "statement": statement.pk,
+        "account": statement.account_id,
+        "day": day,
+        "rows": LINES_A_RANGE,
+    }
     with connection.cursor() as cursor:
-        cursor.execute(_WAKE, [statement.pk])
-    return finished
+        cursor.execute(_FIRST_AT, values)
+        values["from_at"] = cursor.fetchone()[0]
+        while values["from_at"] is not None:
+            cursor.execute(_NEXT_AT, values)
+            following = (cursor.fetchone() or [None])[0]
+            cursor.execute(_UNLISTED, {**values, "to_at": following or "infinity"})
+            values["from_at"] = following
 
 
-def _finish(statement: Statement) -> bool:
-    """From here on this version counts for its day, with everything that follows from it."""
+def _finish(statement: Statement, old: int | None) -> bool:
+    """From here on this version counts for its day."""
     with transaction.atomic(), connection.cursor() as cursor:
-        # One day of an account after the other: what two days together tell is seen by the later.
-        cursor.execute(LOCK, [statement.account_id])
-        replaced = Statement.objects.filter(
-            account_id=statement.account_id, day=statement.day, state=State.MATCHED
-        ).exclude(pk=statement.pk)
-        old = replaced.values_list("pk", flat=True).first()
-        # The one before has to go first: of a day at most one counts.
-        replaced.update(state=State.REPLACED)
+        if old:
+            # The one before goes first: of a day at most one counts.
+            Statement.objects.filter(pk=old).update(state=State.REPLACED)
         cursor.execute(
             "UPDATE packets_statement SET state = 'matched', matched_at = now(),"
             " done_lines = lines WHERE id = %s AND state = 'received'",
             [statement.pk],
         )
         finished = bool(cursor.rowcount == 1)
-        for day in {statement.day, *(_days_of(old, statement) if old else ())}:
-            cursor.execute(
-                _UNLISTED,
-                {"account": statement.account_id, "statement": statement.pk, "day": day},
-            )
         if old:
-            _lines_beside(old, statement)
-        _close_after(statement, old)
+            cursor.execute(_BESIDE, [old, statement.pk, statement.account_id])
         if finished:
             _record(statement, old)
     return finished
@@ -150,12 +216,7 @@ _BESIDE = f"""{_INSERT}
 {_AGAIN}"""
 
 
-def _lines_beside(old: int, statement: Statement) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(_BESIDE, [old, statement.pk, statement.account_id])
-
-
-def _days_of(old: int, statement: Statement) -> list[object]:
+def _days_of(old: int, statement: Statement) -> list[dt.date]:
     """The days on which payouts ended that the replaced version named and this one doesn't."""
     with connection.cursor() as cursor:
         cursor.execute(
@@ -178,7 +239,7 @@ def _days_of(old: int, statement: Statement) -> list[object]:
 _CLOSE = """
     UPDATE packets_difference AS difference
        SET state = 'resolved', resolution = 'agrees', resolved_by = 'system', resolved_at = now()
-     WHERE difference.state = 'open' AND {changed}
+     WHERE difference.state = 'open' AND difference.id BETWEEN %s AND %s AND {changed}
        AND NOT EXISTS (
            SELECT FROM packets_statement AS waiting
             WHERE waiting.account_id = difference.account_id AND waiting.state = 'received')
@@ -209,16 +270,26 @@ _SAID = """ difference.account_id = %s AND difference.statement_id <> %s
 
 def differences_close_agreeing() -> int:
     """Close those whose payout's outcome was learnt since; how many."""
-    with connection.cursor() as cursor:
-        cursor.execute(_CLOSE.format(changed=_LEARNT))
-        return int(cursor.rowcount)
+    return _close(_LEARNT, [])
 
 
 def _close_after(statement: Statement, old: int | None) -> None:
     """Close what this statement, or the end of the one before it, has made agree."""
-    said_by = [statement.pk, old or statement.pk]
+    _close(_SAID, [statement.account_id, statement.pk, [statement.pk, old or statement.pk]])
+
+
+def _close(changed: str, values: list[Any]) -> int:
+    """Look at the open ones, range after range of their ids."""
+    count, first = 0, 0
+    sql = _CLOSE.format(changed=changed)
+    still_open = Difference.objects.filter(state=Difference.State.OPEN).order_by("id")
     with connection.cursor() as cursor:
-        cursor.execute(_CLOSE.format(changed=_SAID), [statement.account_id, statement.pk, said_by])
+        while ids := list(
+            still_open.filter(pk__gt=first).values_list("pk", flat=True)[:OPEN_A_RANGE]
+        ):
+            cursor.execute(sql, [ids[0], ids[-1], *values])
+            count, first = count + int(cursor.rowcount), ids[-1]
+    return count
 
 
 def _record(statement: Statement, replaced: int | None) -> None:

@@ -274,7 +274,7 @@ _COPY = """
 """
 # Numbers are given under a lock of the account, so that their order is the order in which others
 # see the statements as received (see packets/sql/reconciling.sql).
-LOCK = "SELECT pg_advisory_xact_lock(hashtext('laisee.statement'), %s)"
+_LOCK = "SELECT pg_advisory_xact_lock(hashtext('laisee.statement'), %s)"
 _RECEIVED = """
     UPDATE packets_statement AS statement
        SET state = 'received', sha256 = %s, lines = %s, sum_fen = %s, lease_until = NULL,
@@ -293,7 +293,7 @@ def _keep(statement: Statement, spool: _Spool, sha256: str) -> None:
                 for row in chunk:
                     copy.write_row([statement.pk, *row])
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(LOCK, [statement.account_id])
+        cursor.execute(_LOCK, [statement.account_id])
         cursor.execute(_RECEIVED, [sha256, spool.lines, spool.sum_fen, statement.pk])
         if cursor.rowcount != 1:
             raise AlreadyReading

@@ -600,7 +600,9 @@ SELECT 'paid_listed', format('payout %s, number %s', payout.id, number.number)
                   interval '1 day') AS due
         WHERE NOT EXISTS (SELECT FROM packets_statement AS day
                            WHERE day.account_id = account.id AND day.day = due::date
-                             AND day.state = 'matched'))
+                             AND day.state = 'matched'
+                             AND day.created_at >= (day.day + 1)::timestamp
+                                                   AT TIME ZONE account.timezone))
 
 -- query: audit
 WITH chain AS (

@@ -26,6 +26,9 @@ CREATE OR REPLACE FUNCTION laisee_statement_findings(
     ours_fen bigint, theirs_fen bigint, ours_state text, theirs_state text
 )
 LANGUAGE sql STABLE SET search_path = pg_catalog, public, pg_temp
+-- Always by key: nothing has counted the lines of a statement that has just come, and a plan made
+-- for a few of them would read all lines for each (seen: no end within the statement's time).
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
     SELECT finding.kind, line.out_number || finding.tail, line.id, line.out_number, payout.id,
            payout.amount_fen, line.amount_fen, COALESCE(payout.state, ''), line.state
@@ -61,16 +64,24 @@ AS $$
        AND (finding.kind = 'duplicate' OR others.before = 0)
 $$;
 
--- Payouts of an account that we hold to be paid and that no statement names, although those of all
--- days on which the provider can have paid them were compared: from the first time it was sent to
--- the moment when we learnt the outcome, with some minutes for clocks that differ.
-CREATE OR REPLACE FUNCTION laisee_payouts_unlisted(wanted_account bigint, wanted_day date)
-RETURNS TABLE (payout_id uuid, out_number text, amount_fen bigint, day date)
+-- Payouts that we hold to be paid and that no statement of their account names, although those of
+-- all days on which the provider can have paid them were compared: from the first time it was sent
+-- to the moment when we learnt the outcome, with some minutes for clocks that differ. A statement
+-- that was taken before its day was over says nothing about what it doesn't name. `candidate` counts
+-- as if it were compared, for its day; looked at are payouts around `wanted_day` that ended in
+-- [from_at, to_at).
+DROP FUNCTION IF EXISTS laisee_payouts_unlisted(bigint, date);
+CREATE OR REPLACE FUNCTION laisee_payouts_unlisted(
+    candidate bigint, wanted_day date, from_at timestamptz, to_at timestamptz
+) RETURNS TABLE (payout_id uuid, out_number text, amount_fen bigint, day date)
 LANGUAGE sql STABLE SET search_path = pg_catalog, public, pg_temp
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
     SELECT payout.id, number.number, payout.amount_fen, span.last_day
-      FROM packets_provideraccount AS account
+      FROM packets_statement AS this
+      JOIN packets_provideraccount AS account ON account.id = this.account_id
       JOIN packets_payout AS payout ON payout.account_id = account.id AND payout.state = 'paid'
+       AND payout.ended_at >= from_at AND payout.ended_at < to_at
       JOIN packets_payoutnumber AS number
         ON number.payout_id = payout.id AND number.state = 'paid'
      CROSS JOIN LATERAL (SELECT
@@ -79,19 +90,20 @@ AS $$
         (payout.ended_at AT TIME ZONE account.timezone)::date AS last_day,
         ((payout.ended_at + interval '10 minutes') AT TIME ZONE account.timezone)::date AS until_day
      ) AS span
-     WHERE account.id = wanted_account
-       AND payout.ended_at >= wanted_day::timestamp AT TIME ZONE account.timezone
-                              - interval '10 minutes'
+     WHERE this.id = candidate
        AND wanted_day BETWEEN span.first_day AND span.until_day
        AND NOT EXISTS (
            SELECT FROM packets_statementline AS line
-             JOIN packets_statement AS day ON day.id = line.statement_id
-            WHERE line.out_number = number.number
-              AND day.state = 'matched' AND day.account_id = account.id)
+             JOIN packets_statement AS known ON known.id = line.statement_id
+            WHERE line.out_number = number.number AND known.account_id = account.id
+              AND (known.id = this.id OR (known.state = 'matched' AND known.day <> this.day)))
        AND NOT EXISTS (
            SELECT FROM generate_series(span.first_day, span.until_day, interval '1 day') AS due
             WHERE NOT EXISTS (
-                  SELECT FROM packets_statement AS day
-                   WHERE day.account_id = account.id AND day.day = due::date
-                     AND day.state = 'matched'))
+                  SELECT FROM packets_statement AS known
+                   WHERE known.account_id = account.id AND known.day = due::date
+                     AND (known.id = this.id
+                          OR (known.state = 'matched' AND known.day <> this.day))
+                     AND known.created_at >= (known.day + 1)::timestamp
+                                             AT TIME ZONE account.timezone))
 $$;

@@ -25,6 +25,7 @@ from packets.reconciling.statements import statement_fetch, statement_upload
 
 EXIT_DIFFERENT = 1
 EXIT_NONE = 2
+WAIT_S = 60  # for another statement of the account that is being compared
 SHOWN = 200  # differences printed; the admin has all of them
 
 
@@ -52,7 +53,7 @@ class Command(BaseCommand):
         if statement.state == Statement.State.FAILED:
             self.stderr.write(f"reconcile: no statement: {statement.fault}")
             sys.exit(EXIT_NONE)
-        statement_match(statement_id=statement.pk)
+        statement_match(statement_id=statement.pk, wait_s=WAIT_S)
         self._print(statement)
 
     def _statement(self, account: ProviderAccount, day: dt.date, path: Path | None) -> Statement:

@@ -136,6 +136,17 @@ def test_a_payout_around_midnight_that_stands_in_neither_day() -> None:
     assert found() == [("missing_there", late.number, 1_000, None)]
 
 
+def test_a_statement_taken_before_its_day_was_over_misses_nothing() -> None:
+    rail = account()
+    early = payout(rail)
+    compared(rail)
+    assert found() == [("missing_there", early.number, 1_000, None)]
+    late = payout(rail, ended=noon(stage.TODAY, 0), sent=noon(stage.TODAY, 0))
+    compared(rail, day=stage.TODAY)
+    compared(rail, day=stage.TODAY - dt.timedelta(days=1))
+    assert late.payout_id not in set(Difference.objects.values_list("payout_id", flat=True))
+
+
 def test_an_outcome_that_we_learnt_days_later() -> None:
     """Sent and paid on Monday; we know only now. Monday's statement names it."""
     rail = account()

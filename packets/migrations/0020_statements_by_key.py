@@ -1,0 +1,13 @@
+"""Statements are compared by key, and in ranges: the functions anew."""
+
+from __future__ import annotations
+
+from django.db import migrations
+
+from engine.lib.sql import InstallSql
+
+
+class Migration(migrations.Migration):
+    dependencies = [("packets", "0019_ledger_plans")]
+
+    operations = [InstallSql("packets", "reconciling.sql")]
