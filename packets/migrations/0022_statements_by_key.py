@@ -8,6 +8,6 @@ from engine.lib.sql import InstallSql
 
 
 class Migration(migrations.Migration):
-    dependencies = [("packets", "0019_ledger_plans")]
+    dependencies = [("packets", "0021_people_packets_newest")]
 
     operations = [InstallSql("packets", "reconciling.sql")]
