@@ -50,6 +50,7 @@ CAMPAIGN_LENGTH = dt.timedelta(days=365)
 LEAST_LEFT = dt.timedelta(days=1)
 
 PROVIDER_NAME = "sandbox"
+STATEMENT_AFTER = dt.time(0, 30)  # of the next day; the sandbox has its statements at once
 PACKET_NAME, PACKET_PORTIONS, PACKET_FEN = "packet", 1_000, 100_000  # ¥1,000 for a thousand people
 POOL_NAME, POOL_PORTIONS, POOL_FEN, POOL_LANES = "pool", 1_000_000, 200_000_000, 16
 LARGEST_FEN = 5_000  # nobody's luck is worth more than ¥50 here
@@ -297,6 +298,7 @@ def _provider(app: ClientApp) -> str | None:
             "min_fen": SANDBOX.min_fen,
             "max_fen": SANDBOX.max_fen,
             "client_apps": [app.pk],
+            "statement_after": STATEMENT_AFTER,
         },
     )
     known = _readable(account.credentials_encrypted) and credentials_of(account) == secret

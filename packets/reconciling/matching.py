@@ -244,17 +244,17 @@ _CLOSE = """
            SELECT FROM packets_statement AS waiting
             WHERE waiting.account_id = difference.account_id AND waiting.state = 'received')
        AND CASE WHEN difference.kind = 'missing_there' THEN EXISTS (
-           SELECT FROM packets_statementline AS line
+           SELECT FROM (SELECT statement_id FROM packets_statementline
+                         WHERE out_number = difference.out_number OFFSET 0) AS line
              JOIN packets_statement AS day ON day.id = line.statement_id
-            WHERE line.out_number = difference.out_number AND day.state = 'matched'
-              AND day.account_id = difference.account_id)
+            WHERE day.state = 'matched' AND day.account_id = difference.account_id)
        ELSE NOT EXISTS (
-           SELECT FROM packets_statementline AS line
+           SELECT FROM (SELECT statement_id, line_no FROM packets_statementline
+                         WHERE out_number = difference.out_number OFFSET 0) AS line
              JOIN packets_statement AS day ON day.id = line.statement_id
             CROSS JOIN LATERAL
                   laisee_statement_findings(day.id, line.line_no, line.line_no) AS found
-            WHERE line.out_number = difference.out_number AND day.state = 'matched'
-              AND day.account_id = difference.account_id
+            WHERE day.state = 'matched' AND day.account_id = difference.account_id
               AND found.kind = difference.kind AND found.key = difference.key) END
 """
 _LEARNT = """ difference.kind = 'state' AND EXISTS (

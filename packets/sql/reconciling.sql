@@ -27,7 +27,8 @@ CREATE OR REPLACE FUNCTION laisee_statement_findings(
 )
 LANGUAGE sql STABLE SET search_path = pg_catalog, public, pg_temp
 -- Always by key: nothing has counted the lines of a statement that has just come, and a plan made
--- for a few of them would read all lines for each (seen: no end within the statement's time).
+-- for a few of them would read all lines for each (seen: no end within the statement's time). For the
+-- same reason OFFSET 0 keeps a look-up by number from becoming a walk through other statements.
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
     SELECT finding.kind, line.out_number || finding.tail, line.id, line.out_number, payout.id,
@@ -43,10 +44,10 @@ AS $$
                                   AND (day.number, twin.line_no) < (this.number, line.line_no)
                ) AS before,
                count(*) FILTER (WHERE twin.state = 'refunded') AS refunded
-          FROM packets_statementline AS twin
+          FROM (SELECT statement_id, line_no, state FROM packets_statementline
+                 WHERE out_number = line.out_number OFFSET 0) AS twin
           JOIN packets_statement AS day ON day.id = twin.statement_id
-         WHERE twin.out_number = line.out_number
-           AND (day.id = this.id
+         WHERE (day.id = this.id
                 OR (day.state IN ('received', 'matched') AND day.account_id = this.account_id
                     AND day.day <> this.day))
      ) AS others
@@ -93,9 +94,10 @@ AS $$
      WHERE this.id = candidate
        AND wanted_day BETWEEN span.first_day AND span.until_day
        AND NOT EXISTS (
-           SELECT FROM packets_statementline AS line
+           SELECT FROM (SELECT statement_id FROM packets_statementline
+                         WHERE out_number = number.number OFFSET 0) AS line
              JOIN packets_statement AS known ON known.id = line.statement_id
-            WHERE line.out_number = number.number AND known.account_id = account.id
+            WHERE known.account_id = account.id
               AND (known.id = this.id OR (known.state = 'matched' AND known.day <> this.day)))
        AND NOT EXISTS (
            SELECT FROM generate_series(span.first_day, span.until_day, interval '1 day') AS due

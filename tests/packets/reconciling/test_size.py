@@ -23,7 +23,7 @@ pytestmark = [
 ]
 
 # What reading and comparing may hold at once, whatever the day's size: a chunk of lines in Python,
-# and the spool's megabyte. Measured: 5.6 MB at both sizes.
+# and the spool's megabyte. Measured: 5.0 MB at 10,000 lines, 4.1 MB at 100,000.
 MEMORY_MAX_BYTES = 24 * 2**20
 
 _PAYOUTS = """
@@ -32,9 +32,9 @@ _PAYOUTS = """
                amount_fen, currency, payee_encrypted, payee_masked, payee_hash, key, state, step,
                fence, submits, queries, cancel_asked, review_reasons, manual_reason, provider_ref,
                failure_code, failure_detail, created_at, first_submitted_at, ended_at)
-        SELECT md5('size' || n)::uuid, %(account)s, 1, decode(md5('who' || n), 'hex'), 1, 0,
+        SELECT md5(%(name)s || n)::uuid, %(account)s, 1, decode(md5(%(name)s || n), 'hex'), 1, 0,
                100 + n, 'CNY', '', '', '', n::text, 'paid', 'none', 1, 1, 1, false, '[]', '', '',
-               '', '', %(at)s, %(at)s, %(at)s
+               '', '', %(at)s, %(at)s, %(at)s + n * interval '0.2 s'
           FROM generate_series(1, %(count)s) AS n
         RETURNING id)
     INSERT INTO packets_payoutnumber
@@ -47,7 +47,7 @@ def many_payouts(dsn: str, rail: ProviderAccount, count: int, at: dt.datetime) -
     """So many paid payouts, without the ledger behind them: only statements are looked at here."""
     with psycopg.connect(dsn) as link:
         link.execute("SET session_replication_role = replica")
-        link.execute(_PAYOUTS, {"account": rail.pk, "count": count, "at": at})
+        link.execute(_PAYOUTS, {"account": rail.pk, "name": rail.name, "count": count, "at": at})
     with psycopg.connect(dsn, autocommit=True) as link:
         link.execute("ANALYZE packets_payout, packets_payoutnumber")
 
@@ -55,8 +55,8 @@ def many_payouts(dsn: str, rail: ProviderAccount, count: int, at: dt.datetime) -
 class Generated(io.RawIOBase):
     """A CSV that is written while it is read: the file itself takes no memory of ours."""
 
-    def __init__(self, count: int) -> None:
-        self.count = count
+    def __init__(self, name: str, count: int) -> None:
+        self.name, self.count = name, count
         self.seek(0)
 
     def rows(self) -> Iterator[bytes]:
@@ -64,7 +64,7 @@ class Generated(io.RawIOBase):
 
         yield b"out_number,provider_ref,amount_fen,state,at\r\n"
         for n in range(1, self.count + 1):
-            number = hashlib.md5(f"size{n}".encode(), usedforsecurity=False).hexdigest()
+            number = hashlib.md5(f"{self.name}{n}".encode(), usedforsecurity=False).hexdigest()
             amount = 100 + n + (1 if n % 10_000 == 0 else 0)  # each ten-thousandth one is wrong
             yield f"{uuid.UUID(number).hex},r{n},{amount},paid,{noon().isoformat()}\r\n".encode()
 
@@ -95,7 +95,7 @@ def measured(rail: ProviderAccount, count: int, day: dt.date) -> int:
     tracemalloc.start()
     started = time.process_time()
     made = statements.statement_upload(
-        account=rail, day=day, file=Generated(count), filename="day.csv", actor="x",  # type: ignore[arg-type]
+        account=rail, day=day, file=Generated(rail.name, count), filename="day.csv", actor="x",  # type: ignore[arg-type]
     )  # fmt: skip
     assert matching.statement_match(statement_id=made.pk)
     peak = tracemalloc.get_traced_memory()[1]
@@ -108,10 +108,12 @@ def measured(rail: ProviderAccount, count: int, day: dt.date) -> int:
 
 
 def test_a_hundred_thousand_lines_in_flat_memory(superuser_dsn: str) -> None:
-    rail = account()
-    many_payouts(superuser_dsn, rail, 100_000, noon())
-    small = measured(rail, 10_000, DAY)
-    large = measured(rail, 100_000, DAY)
-    found = Difference.objects.filter(state="open")
-    assert set(found.values_list("kind", flat=True)) == {"amount"} and found.count() == 10
+    peaks = []
+    for name, count in (("small", 10_000), ("large", 100_000)):
+        rail = account(name)
+        many_payouts(superuser_dsn, rail, count, noon())
+        peaks.append(measured(rail, count, DAY))
+        found = Difference.objects.filter(account=rail).values_list("kind", flat=True)
+        assert list(found) == ["amount"] * (count // 10_000)
+    small, large = peaks
     assert large < MEMORY_MAX_BYTES and large < 2 * small
