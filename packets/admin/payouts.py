@@ -38,6 +38,7 @@ from packets.admin.payout_words import TONES, WHY, why_of
 from packets.admin.rows import RowAdmin
 from packets.models import Participant, Payout, PayoutNumber, Transfer
 from packets.models.deciding import PayoutMark
+from packets.payouts import queue
 
 SEE = "packets.view_payout"
 
@@ -200,6 +201,8 @@ def _facts(payout: Payout) -> list[tuple[str, Any]]:
         facts.append((_("Call under way until"), stamp(payout.lease_until)))
     if payout.next_attempt_at is not None:
         facts.append((_("Due at"), stamp(payout.next_attempt_at)))
+    if (eta_s := queue.eta_s(payout)) is not None:
+        facts.append((_("Likely sent and answered in about"), span(eta_s)))
     return facts
 
 

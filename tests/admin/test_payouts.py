@@ -13,6 +13,7 @@ from django.test.utils import CaptureQueriesContext
 
 from engine.lib.crypto import decrypt
 from engine.models import AuditEvent
+from packets.admin import payout_desk
 from packets.models import Payout, PayoutMark, ProviderAccount, ProviderChange
 from packets.payouts import manual
 from packets.providers.base import CredentialsMissing, Kind, Provider, ProviderUnavailable, Result
@@ -41,6 +42,11 @@ SECRET = "sk-live-never-on-a-screen"
 @pytest.fixture
 def rail(monkeypatch: pytest.MonkeyPatch) -> Rail:
     return use(monkeypatch, Rail())
+
+
+@pytest.fixture(autouse=True)
+def _counted_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(payout_desk, "_kept", None)
 
 
 def html(client: Client, address: str, status: int = 200) -> str:
@@ -249,6 +255,20 @@ def test_the_desk_shows_what_waits_where(rail: Rail) -> None:
     assert desk.at_desk("operations").get(f"{LIST}desk/").status_code == 403
 
 
+def test_what_took_long_to_count_is_counted_rarely(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    payout_of(provider_account())
+    monkeypatch.setattr(payout_desk, "QUICK_S", 0.0)
+    monkeypatch.setattr(payout_desk, "KEPT_TIMES", 1_000_000)
+    first = payout_desk.counted()
+    payout_of(provider_account())
+    assert payout_desk.counted() is first
+
+    monkeypatch.setattr(payout_desk, "_kept", None)
+    assert sum(part.count for part in payout_desk.counted().parts) == 2
+
+
 def test_an_empty_desk_says_so() -> None:
     fay = desk.at_desk("finance")
     assert "No provider account yet" in html(fay, f"{LIST}desk/")
@@ -281,9 +301,9 @@ def adapter(monkeypatch: pytest.MonkeyPatch) -> Adapter:
                 raise CredentialsMissing(field.name, "This is needed.")
         return made
 
-    for module in ("packets.payouts.accounts", "packets.admin.provider_accounts",
-                   "packets.admin.provider_forms"):  # fmt: skip
-        monkeypatch.setattr(f"{module}.credential_fields", lambda kind: fields)
+    for module in ("payouts.accounts", "admin.provider_accounts", "admin.provider_acts",
+                   "admin.provider_forms"):  # fmt: skip
+        monkeypatch.setattr(f"packets.{module}.credential_fields", lambda kind: fields)
     monkeypatch.setattr("packets.payouts.accounts.adapter_of", adapter_of)
     monkeypatch.setattr("packets.payouts.accounts.provider_of", lambda account: made)
     return made

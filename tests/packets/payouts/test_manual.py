@@ -139,7 +139,7 @@ def test_refused_in_review_its_money_returns(rail: Rail) -> None:
 
 
 def test_released_and_refused_at_once_one_of_them_happens(rail: Rail) -> None:
-    for _ in range(10):
+    for _ in range(5):
         payout = in_review()
         results = world.together(
             [
