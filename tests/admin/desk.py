@@ -13,6 +13,7 @@ from django.test import Client
 from campaign.models import Campaign
 from engine.lib import clock
 from engine.models import ClientApp
+from engine.staff import sessions
 from tests.campaign import stage
 
 HOME = "/admin/campaign/campaign/"
@@ -21,6 +22,7 @@ ZONE = ZoneInfo("Asia/Shanghai")
 
 def at_desk(group: str = "operations", name: str = "", lang: str = "en") -> Client:
     """Somebody of this group, logged in a moment ago."""
+    assert sessions.begin  # whoever logs in has typed the password: it is listened for from here on
     client = Client(headers={"Accept-Language": lang})
     client.force_login(stage.member(group, name))
     return client

@@ -331,7 +331,7 @@ def act(client: Client, account: ProviderAccount, name: str, **typed: Any) -> An
 def test_an_account_is_made_gets_keys_from_two_people_and_is_switched_on(adapter: Adapter) -> None:
     sam, fay = desk.at_desk("sre", "sam"), desk.at_desk("finance", "fay")
     made = sam.post(f"{ACCOUNTS}add/", limits(name="main", kind="wechat"))
-    assert made.status_code == 302, made.content.decode()[:3000]
+    assert made.status_code == 302, desk.refusals(made)
     account = ProviderAccount.objects.get()
     assert (account.min_fen, account.max_fen, account.is_active) == (10, 20_000, False)
     answer = act(sam, account, "switch")
