@@ -37,6 +37,7 @@ SWEEPS = {
     "packets.tasks.settle_sweep": 1.0,
     "packets.tasks.settle_parked": 300.0,
     "packets.tasks.payout_sweep": 1.0,
+    "packets.tasks.payout_overdue": 600.0,
     "packets.tasks.expire_sweep": 2.0,
     "packets.tasks.stranded_sweep": 5.0,
     "packets.tasks.rebalance_sweep": 1.0,

@@ -63,6 +63,14 @@ def payout_sweep() -> None:
     payout_sweep_run()
 
 
+@shared_task(name="packets.tasks.payout_overdue")
+def payout_overdue() -> None:
+    """Give payouts to a person that nothing could be sent for until it was too late to ask."""
+    from packets.payouts.sending import payouts_overdue_set_aside
+
+    payouts_overdue_set_aside()
+
+
 @shared_task(name="packets.tasks.reconcile_sweep")
 def reconcile_sweep() -> None:
     """Fetch the statements that are due, and compare what has come."""

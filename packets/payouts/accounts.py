@@ -135,7 +135,7 @@ def provider_account_set(
 def provider_account_switch(
     *, account_id: int, on: bool, actor: str, reason: str
 ) -> ProviderAccount:
-    """Take withdrawals through it, or none; those that are under way go on in either case."""
+    """Take withdrawals through it and send them, or neither; questions go on in either case."""
     _reasoned(reason)
     with transaction.atomic():
         account = _locked(account_id)

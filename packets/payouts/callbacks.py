@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import structlog
 from django.db import transaction
+from django.db.models import Q
 from django.db.models.functions import Now
 
 from packets.models import Payout, PayoutCall, PayoutNumber, ProviderAccount
@@ -54,10 +55,10 @@ def callback_receive(*, account: ProviderAccount, headers: Mapping[str, str], ra
         if payout.is_terminal:
             return True
         Payout.objects.filter(id=payout.id).update(called_back_at=Now())
-        live = number.state == PayoutNumber.State.LIVE
-        if live and payout.lease_until is None:
+        if number.state == PayoutNumber.State.LIVE:
             # A call under way looks at `called_back_at` when it ends.
-            Payout.objects.filter(id=payout.id).update(
+            no_call = Q(lease_until=None) | Q(lease_until__lte=Now())
+            Payout.objects.filter(no_call, id=payout.id).update(
                 step=Payout.Step.QUERY, next_attempt_at=Now()
             )
     return True

@@ -3,7 +3,8 @@
 What is kept here: no act while a call is under way (its lease is asked for inside the UPDATE); each
 act is one conditional UPDATE, so of two people one acts and the other reads why not; nothing is
 sent again unless the provider has said that it has nothing under the number; an end without the
-provider's answer needs two people, and its money moves by the same reference as any other end.
+provider's answer needs two people, and nothing sent or learnt since the first of them asked; its
+money moves by the same reference as any other end.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from packets.models.deciding import EVIDENCE_MAX_CHARS, WORDS_MAX_CHARS
 from packets.payouts import numbers
 from packets.payouts.rules import ManualReason
 from packets.payouts.sending import payout_money_end
+from packets.providers.base import Kind
 
 State, Step = Payout.State, Payout.Step
 # Sent at least once, and not at its end.
@@ -161,6 +163,10 @@ def payout_mark_approve(*, mark_id: int, by: User) -> PayoutMark:
         if by.pk == mark.requested_by_id:
             raise ServiceError("", "own_request", _("Nobody decides on what they asked for."))
         _decide(mark, PayoutMark.State.APPROVED, by, "")
+        _locked(mark.payout_id)
+        if not _exists(mark.payout_id, _MARKABLE & FREE):
+            _refuse(mark.payout_id)
+        _require_no_news(mark)
         paid = mark.outcome == PayoutMark.Outcome.PAID
         changes: dict[str, Any] = {"provider_ref": mark.provider_ref} if mark.provider_ref else {}
         _change(
@@ -219,7 +225,10 @@ _ENDED: dict[str, Any] = {
     "fence": F("fence") + 1,
     **_CLEARED,
 }
-_MARKABLE = Q(state__in=OUT) & ~Q(manual_reason="")
+# Where the provider is about to be asked (it called back, or somebody wants to know), its word
+# comes first.
+_TO_BE_ASKED = Q(state__in=OUT, next_attempt_at__isnull=False) & ~Q(manual_reason="")
+_MARKABLE = Q(state__in=OUT, next_attempt_at=None) & ~Q(manual_reason="")
 
 
 def _change(payout_id: uuid.UUID, wanted: Q, **changes: Any) -> None:
@@ -246,7 +255,7 @@ def _refuse(payout_id: uuid.UUID) -> NoReturn:
     payout = Payout.objects.filter(pk=payout_id).first()
     if payout is None:
         raise ServiceError("", "not_found", _("There is no such payout."))
-    if _exists(payout_id, ~FREE):
+    if _exists(payout_id, ~FREE | _TO_BE_ASKED):
         raise ServiceError(
             "", "call_under_way", _("A call to the provider is under way; look again in a minute.")
         )
@@ -264,6 +273,22 @@ def _mark(mark_id: int) -> PayoutMark:
     if mark is None:
         raise ServiceError("mark", "not_found", _("There is no such request."))
     return mark
+
+
+def _require_no_news(mark: PayoutMark) -> None:
+    """What was asked for rests on what was known then. Under the payout's lock."""
+    since = PayoutCall.objects.filter(payout=mark.payout_id).exclude(kind=PayoutCall.Kind.CALLBACK)
+    sent = Q(kind=PayoutCall.Kind.SUBMIT, started_at__gte=mark.requested_at)
+    heard = Q(ended_at__gte=mark.requested_at) & ~Q(result=Kind.UNKNOWN)
+    if since.filter(sent | heard).exists():
+        raise ServiceError(
+            "",
+            "news",
+            _(
+                "It was sent, or the provider has answered, since this was asked for. Reject this, "
+                "look at the payout, and ask anew."
+            ),
+        )
 
 
 def _decide(mark: PayoutMark, state: str, by: User, words: str) -> None:

@@ -2,7 +2,8 @@
 
     take     the row under a lease with a new fence; number, exact request and the call's own row:
              one transaction, committed before anything leaves
-    call     outside of any transaction, bounded in time
+    call     outside of any transaction, bounded in time; never by a process that stood still and
+             has outlived its lease, for the payout may have ended meanwhile
     apply    by the holder of the newest fence alone: state, number, money, event, one transaction
 
 A process may die between any two of these. Before `take` commits nothing happened. After it, the
@@ -23,7 +24,7 @@ from typing import Any
 import structlog
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import F
+from django.db.models import F, Q
 from django.db.models.functions import Coalesce, Now
 
 from engine.lib.audit import audit_record
@@ -50,6 +51,9 @@ log = structlog.get_logger(__name__)
 State, Step = Payout.State, Payout.Step
 # A sweep ends after so long: well inside the broker's visibility timeout, whatever its last call.
 SWEEP_S = 20.0
+# Of a lease, the part within which its call begins: one that begins at the last moment of it, and
+# takes as long as a call may, still ends within the default lease.
+CALL_BEGINS_WITHIN = 0.5
 CODE_MAX_CHARS, DETAIL_MAX_CHARS = 80, 300
 
 
@@ -79,10 +83,15 @@ def payout_step(*, ask_first: bool = True) -> bool:
 
     Any number of processes may do this at once. An exception leaves the payout to its lease.
     """
+    began = time.monotonic()
     taken = _take(ask_first)
     if taken is None:
         return False
     if isinstance(taken, Taken):
+        if time.monotonic() - began > settings.PAYOUT_LEASE_S * CALL_BEGINS_WITHIN:
+            # The call stays without an end, like that of a process that died.
+            log.warning("payout_call_late", payout=taken.payout_id.hex, fence=taken.fence)
+            return True
         result = _call(taken)
         _apply(taken, result)
         breaker_note(taken.account_id, result, taken.step == Step.SUBMIT)
@@ -163,15 +172,25 @@ def _set_aside(payout: Payout, why: str) -> None:
 
 
 def payouts_overdue_set_aside() -> int:
-    """Payouts past the last question (their workers were away, or the books were restored) go to a
-    person at once; how many."""
-    give_up = dt.timedelta(seconds=settings.PAYOUT_GIVE_UP_S)
-    late = Payout.objects.filter(
-        ended_at=None, manual_reason="", first_submitted_at__lt=Now() - give_up
+    """Payouts past the last question (nothing could be sent, their workers were away, or the books
+    were restored) go to a person at once; how many. One whose call is under way decides itself."""
+    overdue = Now() - dt.timedelta(seconds=settings.PAYOUT_GIVE_UP_S)
+    late = Payout.objects.exclude(state__in=Payout.TERMINAL).filter(
+        Q(lease_until=None) | Q(lease_until__lte=Now()),
+        manual_reason="",
+        created_at__lt=overdue,  # said for the index: none is older than its first send
+        first_submitted_at__lt=overdue,
     )
-    return late.update(
-        manual_reason=ManualReason.TOO_LONG, manual_at=Now(), next_attempt_at=None, step=Step.QUERY
+    count = late.update(
+        manual_reason=ManualReason.TOO_LONG,
+        manual_at=Now(),
+        next_attempt_at=None,
+        lease_until=None,
+        step=Step.QUERY,
     )
+    if count:
+        log.error("payouts_to_person", reason=ManualReason.TOO_LONG, count=count)
+    return count
 
 
 # --- call -----------------------------------------------------------------------------------------

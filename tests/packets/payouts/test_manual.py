@@ -18,7 +18,7 @@ from engine.lib.errors import ServiceError
 from engine.models import AuditEvent
 from packets import invariants, ledger
 from packets.models import Account, Payout, PayoutMark, PayoutNumber, Transfer
-from packets.payouts import manual, sending
+from packets.payouts import callbacks, manual, sending
 from tests import world
 from tests.packets.payouts.stage import (
     ACCEPTED,
@@ -332,6 +332,64 @@ def test_the_provider_s_answer_comes_before_the_second_person(rail: Rail) -> Non
     assert invariants.invariants_check().holds
 
 
+def sent_again_since(rail: Rail, payout: Payout) -> None:
+    """Another person had it asked about and sent again; the provider has taken it."""
+    manual.payout_query_now(payout_id=payout.id, **WHY)
+    rail.says(NOT_FOUND, ACCEPTED)
+    assert sending.payout_step()
+    manual.payout_send_again(payout_id=payout.id, **WHY)
+    assert sending.payout_step()
+    assert Payout.objects.get(id=payout.id).manual_reason == "too_long"
+
+
+def test_evidence_from_before_a_send_or_an_answer_ends_nothing(rail: Rail) -> None:
+    """The money would be back in the wallet and at the payee."""
+    payout = with_a_person(rail)
+    mark = ask(payout, "failed")
+    sent_again_since(rail, payout)
+    staff("bob")
+    refused(lambda: manual.payout_mark_approve(mark_id=mark.pk, by=staff("bob")), "news")
+    manual.payout_mark_reject(mark_id=mark.pk, by=staff("bob"), reason="it was sent again")
+
+    # What was asked for after the news, and a question that learns nothing, are no hindrance.
+    mark = ask(payout, "paid")
+    manual.payout_query_now(payout_id=payout.id, **WHY)
+    rail.says(UNKNOWN)
+    assert sending.payout_step()
+    manual.payout_mark_approve(mark_id=mark.pk, by=staff("bob"))
+    assert Payout.objects.get(id=payout.id).state == State.PAID
+    assert invariants.invariants_check().holds
+
+
+@pytest.mark.control
+def test_without_looking_for_news_it_is_paid_and_returned(
+    rail: Rail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payout = with_a_person(rail)
+    mark = ask(payout, "failed")
+    sent_again_since(rail, payout)
+    monkeypatch.setattr(manual, "_require_no_news", lambda mark: None)
+    manual.payout_mark_approve(mark_id=mark.pk, by=staff("bob"))
+    assert balances()["wallet"] == 500, "while the provider pays what it has accepted"
+
+
+def test_a_callback_comes_before_the_second_person(rail: Rail) -> None:
+    """The provider has called back: before it was asked what it means, nobody decides."""
+    payout = with_a_person(rail)
+    mark = ask(payout, "failed")
+    callbacks.callback_receive(
+        account=payout.account,
+        headers={"signature": "good"},
+        raw=number_of(payout).number.encode(),
+    )
+    staff("bob")
+    refused(lambda: manual.payout_mark_approve(mark_id=mark.pk, by=staff("bob")), "call_under_way")
+    rail.says(PAID)
+    assert sending.payout_step()
+    assert balances()["wallet"] == 0
+    assert Payout.objects.get(id=payout.id).state == State.PAID
+
+
 def test_two_second_people_at_once_move_the_money_once(rail: Rail) -> None:
     bob, eve = staff("bob"), staff("eve")
     for outcome in ("paid", "failed"):
@@ -399,6 +457,9 @@ def test_an_answer_that_comes_after_the_mark_changes_only_its_own_row(rail: Rail
     taken = sending._take(ask_first=True)
     assert isinstance(taken, sending.Taken)
     Payout.objects.filter(id=payout.id).update(lease_until=Now() - dt.timedelta(seconds=1))
+    refused(lambda: manual.payout_mark_approve(mark_id=mark.pk, by=staff("bob")), "call_under_way")
+    # What the books look like after a restore, or where nobody can ask.
+    Payout.objects.filter(id=payout.id).update(next_attempt_at=None)
     manual.payout_mark_approve(mark_id=mark.pk, by=staff("bob"))
     sending._apply(taken, NOT_FOUND)
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
+import time
+from typing import Any
 
 import pytest
 from django.core.management import call_command
 from django.db import DatabaseError, IntegrityError, connection, transaction
 from django.db.models.functions import Now
 
-from packets import invariants, ledger
+from packets import invariants, ledger, tasks
 from packets.models import Payout, PayoutCall, PayoutNumber, ProviderAccount, Transfer
-from packets.payouts import callbacks, queue, sending
+from packets.payouts import breaker, callbacks, queue, sending
 from packets.providers.base import BadCallback, Kind, Result
 from tests.packets.payouts.stage import (
     ACCEPTED,
@@ -279,6 +281,93 @@ def test_an_answer_that_comes_after_its_lease_changes_nothing(
     now = Payout.objects.get(id=payout.id)
     assert (now.state, now.fence) == (State.ACCEPTED, 2)
     assert not Transfer.objects.filter(reference__startswith="payout-end:").exists()
+
+
+def stands_still_and_goes_on(rail: Rail, monkeypatch: pytest.MonkeyPatch, settings: Any) -> Payout:
+    """A worker stops between taking and sending (SIGSTOP, a frozen machine) for longer than its
+    lease. Meanwhile another one ends the payout, and the money is back."""
+    payout = payout_of(provider_account(), amount_fen=500)
+    take = sending._take
+
+    def stopped(ask_first: bool) -> sending.Taken | Payout | None:
+        taken = take(ask_first)
+        monkeypatch.setattr(sending, "_take", take)
+        settings.PAYOUT_LEASE_S = 60.0
+        rail.says(FAILED)
+        assert step(payout).state == State.FAILED
+        rail.says(PAID)
+        settings.PAYOUT_LEASE_S = 0.1
+        time.sleep(0.2)
+        return taken
+
+    settings.PAYOUT_LEASE_S = 0.1
+    monkeypatch.setattr(sending, "_take", stopped)
+    assert sending.payout_step()
+    return Payout.objects.get(id=payout.id)
+
+
+def test_a_worker_that_outlived_its_lease_sends_nothing(
+    rail: Rail, monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    payout = stands_still_and_goes_on(rail, monkeypatch, settings)
+    assert rail.steps == ["query"]
+    assert (payout.state, end_of(payout).kind) == (State.FAILED, Transfer.Kind.PAYBACK)
+    assert invariants.invariants_check().holds
+
+
+@pytest.mark.control
+def test_without_looking_at_its_watch_it_pays_what_was_returned(
+    rail: Rail, monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    monkeypatch.setattr(sending, "CALL_BEGINS_WITHIN", float("inf"))
+    payout = stands_still_and_goes_on(rail, monkeypatch, settings)
+    assert rail.steps == ["query", "submit"]
+    assert payout.state == State.FAILED
+
+
+def test_what_could_not_be_sent_again_for_two_days_goes_to_a_person(rail: Rail) -> None:
+    """Nobody asks about what waits to be sent; and while the breaker is open nothing is sent."""
+    account = provider_account()
+    long_ago = Now() - dt.timedelta(hours=50)
+    waiting = payout_of(account, "ann", created_at=long_ago)
+    calling = payout_of(account, "ben", created_at=long_ago)
+    fresh = payout_of(account, "cat")
+    for payout in (waiting, calling, fresh):
+        rail.says(Result(Kind.RETRY_SAME, code="BUSY"))
+        assert step(payout).step == Step.SUBMIT
+    ages(waiting, 49 * 3600)
+    ages(calling, 49 * 3600)
+    Payout.objects.filter(id=calling.id).update(lease_until=Now() + dt.timedelta(seconds=60))
+    breaker.breakers_open_by_hand()
+    assert not sending.payout_step()
+
+    tasks.payout_overdue()
+
+    waiting.refresh_from_db()
+    assert (waiting.manual_reason, waiting.next_attempt_at) == ("too_long", None)
+    assert waiting.state == State.SUBMITTING
+    for payout in (calling, fresh):
+        payout.refresh_from_db()
+        assert (payout.manual_reason, payout.next_attempt_at is None) == ("", False)
+
+
+def test_a_callback_reaches_what_a_dead_worker_left_in_its_lease(rail: Rail) -> None:
+    payout = payout_of(provider_account())
+    rail.says(UNKNOWN, PAID)
+    step(payout)
+    Payout.objects.filter(id=payout.id).update(
+        manual_reason="too_long",
+        manual_at=Now(),
+        next_attempt_at=None,
+        lease_until=Now() - dt.timedelta(seconds=1),
+    )
+    callbacks.callback_receive(
+        account=payout.account,
+        headers={"signature": "good"},
+        raw=number_of(payout).number.encode(),
+    )
+    assert sending.payout_step()
+    assert Payout.objects.get(id=payout.id).state == State.PAID
 
 
 def test_two_workers_never_hold_the_same_payout(
