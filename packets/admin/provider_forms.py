@@ -102,7 +102,7 @@ class LimitsForm(MoneyForm):
             (_("Each payout"), self._row(PAYMENT, "is-4")),
             (_("A day"), self._row(PER_DAY, "is-4")),
             (_("Pace and window"), self._row(PACE, "is-3")),
-            (_("For whom"), self._row(WHO, "is-6")),
+            (_("Who may withdraw"), self._row(WHO, "is-6")),
             (_("Answers and statements"), self._row(ANSWERS, "is-6")),
         ]
         return [*found, (_("Confirm"), self._row(("reason", "password"), "is-6"))]
@@ -201,7 +201,7 @@ def limits_in_words(account: ProviderAccount) -> list[tuple[str, str]]:
     review = account.review_above_fen
     return [
         (_("Each payout"), f"{yuan(account.min_fen)} – {sum_or_none(account.max_fen)}"),
-        (_("A person looks above"), _("never") if review is None else yuan(review)),
+        (_("A person looks above"), _("nobody looks") if review is None else yuan(review)),
         (_("A day, in all"), sum_or_none(account.day_limit_fen)),
         (_("A day, per person"), sum_or_none(account.person_day_fen)),
         (_("Payouts a day, per person"), count_or_none(account.person_day_count)),
