@@ -32,5 +32,6 @@ urlpatterns = [
     path("api/docs", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
     path("api/v1/", include("packets.api.urls")),
     path("api/v1/", include("campaign.api.urls")),
+    path("api/v1/", include("referrals.api.urls")),
     path("api/v1/", include("engine.api.urls")),
 ]

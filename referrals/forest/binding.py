@@ -31,7 +31,8 @@ from referrals.models import Referral, ShareLink, Visit
 
 # Tries until the top of the inviter's tree stands still; each fails only because somebody bound it.
 ATTEMPTS = 20
-# Jumps from top to top; a tree is hung under another once for each.
+# Jumps from top to top; a tree is hung under another once for each. People who have piled up more
+# of them than this did nothing else; whoever would join them is refused, since the top isn't known.
 MAX_JUMPS = 10_000
 
 
@@ -67,6 +68,10 @@ class Top:
 
 class ForestBusy(Exception):
     """The tree's top moved under every try; ask again."""
+
+
+class TooManyJumps(Exception):
+    """The top is further away than anybody looks."""
 
 
 def touch_of_code(growth: CampaignGrowth, typed: str) -> Touch | BindResult:
@@ -123,7 +128,10 @@ def referral_bind(
         return BindResult.UNKNOWN_CODE
     if growth.new_only and not _is_new(invitee, is_new):
         return BindResult.NOT_NEW
-    return _bind(campaign, invitee, inviter, client_app_id, touch)
+    try:
+        return _bind(campaign, invitee, inviter, client_app_id, touch)
+    except TooManyJumps:
+        return BindResult.BLOCKED
 
 
 def _is_new(invitee: bytes, said: bool | None) -> bool:
@@ -195,15 +203,19 @@ WITH RECURSIVE jump (person, depth, turn) AS (
         ON edge.campaign_id = %(campaign)s AND edge.invitee = jump.person
      WHERE jump.turn < %(most)s
 )
-SELECT person, depth FROM jump ORDER BY turn DESC LIMIT 1
+SELECT person, depth, turn FROM jump ORDER BY turn DESC LIMIT 1
 """
 
 
 def top_of(campaign_id: uuid.UUID, person: bytes) -> Top:
-    """The person at the top of this one's tree now (themselves, where nobody invited them)."""
+    """The person at the top of this one's tree now (themselves, where nobody invited them).
+
+    Raises TooManyJumps."""
     with connection.cursor() as cursor:
         cursor.execute(_TOP, {"person": person, "campaign": campaign_id, "most": MAX_JUMPS})
-        top, depth = cursor.fetchone()
+        top, depth, turn = cursor.fetchone()
+    if turn == MAX_JUMPS:
+        raise TooManyJumps
     return Top(bytes(top), depth)
 
 
