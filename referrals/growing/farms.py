@@ -18,18 +18,19 @@ from referrals.growing.crowd import Crowd
 from referrals.growing.shape import DAY_S, KINDS, NOBODY, FarmKind, Ints
 
 Range = tuple[float, float]
+Count = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Ways:
     """How one kind works; ranges are drawn per farm."""
 
-    people: Range
+    people: Count
     gap_s: Range  # mean time between two accounts
     jitter: float  # of that time: 0 a clock, 1 as irregular as people
     per_device: Range
     per_payee: Range
-    networks: Range
+    networks: Count
     hides: float  # the share of farms in networks of honest people
     claims_s: Range  # from joining to the first claim
     stays: tuple[float, float, float]  # seen on day 1, 7, 30

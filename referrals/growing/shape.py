@@ -68,7 +68,8 @@ class World:
 
     @property
     def is_farmer(self) -> Bools:
-        return self.farm != NOBODY
+        found: Bools = self.farm != NOBODY
+        return found
 
     def of_kind(self, kind: FarmKind) -> Bools:
         found: Bools = self.kind == KINDS.index(kind)
