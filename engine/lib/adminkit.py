@@ -33,6 +33,7 @@ from unfold.paginator import InfinitePaginator
 from unfold.views import ChangeList
 from unfold.widgets import (
     UnfoldAdminCheckboxSelectMultipleWidget,
+    UnfoldAdminFileFieldWidget,
     UnfoldAdminPasswordWidget,
     UnfoldAdminSelectWidget,
     UnfoldAdminTextareaWidget,
@@ -271,6 +272,9 @@ def dress(field: forms.Field) -> None:
         dressed = UnfoldAdminSelectWidget()
     elif isinstance(widget, forms.PasswordInput):
         dressed = UnfoldAdminPasswordWidget()
+    elif type(widget) is forms.ClearableFileInput:
+        # The theme's script writes the chosen file's name beside every file input of a page.
+        dressed = UnfoldAdminFileFieldWidget()
     elif type(widget) in (forms.TextInput, forms.NumberInput):
         dressed = UnfoldAdminTextInputWidget()
         dressed.input_type = widget.input_type  # type: ignore[attr-defined]

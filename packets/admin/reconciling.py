@@ -295,7 +295,7 @@ def upload(request: HttpRequest) -> HttpResponse:
 
 @admin.register(Difference)
 class DifferenceAdmin(RowAdmin):
-    list_display = ["day", "account", "kind_shown", "out_number", "ours", "theirs", "state_shown",
+    list_display = ["day", "account", "kind_shown", "number", "ours", "theirs", "state_shown",
                     "resolution"]  # fmt: skip
     list_filter = ["state", "kind", "account", ("day", RangeDateFilter)]
     search_fields = ["=out_number"]
@@ -306,6 +306,10 @@ class DifferenceAdmin(RowAdmin):
     @admin.display(description=gettext_lazy("class"), ordering="kind")
     def kind_shown(self, one: Difference) -> str:
         return str(one.get_kind_display())
+
+    @admin.display(description=gettext_lazy("payout number"))
+    def number(self, one: Difference) -> str:
+        return one.out_number
 
     @admin.display(description=gettext_lazy("amount here"))
     def ours(self, one: Difference) -> SafeString:

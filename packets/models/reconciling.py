@@ -14,6 +14,7 @@ from django.db import models
 from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 from engine.lib.money import MAX_FEN
 from packets.models.payouts import Payout, ProviderAccount
@@ -138,7 +139,7 @@ class Difference(models.Model):
         DUPLICATE = "duplicate", _("named twice")
 
     class State(models.TextChoices):
-        OPEN = "open", _("open")
+        OPEN = "open", pgettext_lazy("a difference", "open")
         RESOLVED = "resolved", _("resolved")
 
     class Resolution(models.TextChoices):

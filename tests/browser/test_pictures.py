@@ -9,7 +9,10 @@ from tests.browser.hand import PICTURE_MAX_BYTES
 
 BASE = Path(__file__).resolve().parent.parent.parent
 PICTURES = BASE / "docs" / "pictures"
-PAGES = [BASE / "README.md", BASE / "docs" / "marketing.md", BASE / "docs" / "payouts.md"]
+PAGES = [
+    BASE / "README.md",
+    *(BASE / "docs" / f"{name}.md" for name in ("marketing", "payouts", "reconciling")),
+]
 _SHOWN = re.compile(r"!\[[^\]]*\]\(([^)]+\.png)\)")
 
 
