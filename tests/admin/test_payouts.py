@@ -13,9 +13,10 @@ from django.test.utils import CaptureQueriesContext
 
 from engine.lib.crypto import decrypt
 from engine.models import AuditEvent
-from packets.admin import payout_desk
-from packets.models import Payout, PayoutMark, ProviderAccount, ProviderChange
+from packets.admin import payout_desk, payout_story, payout_words
+from packets.models import Payout, PayoutCall, PayoutMark, ProviderAccount, ProviderChange
 from packets.payouts import manual
+from packets.payouts.rules import ManualReason
 from packets.providers.base import CredentialsMissing, Kind, Provider, ProviderUnavailable, Result
 from packets.providers.fields import Field
 from tests.admin import desk
@@ -466,3 +467,10 @@ def test_the_connection_is_tested_with_two_harmless_questions(adapter: Adapter) 
     assert "The balance could not be read: 503" in page and "SIGN_ERROR" in page
     account.refresh_from_db()
     assert account.balance_fen == 98_765
+
+
+def test_every_reason_and_state_has_its_words() -> None:
+    assert set(payout_words.WHY) == set(ManualReason)
+    assert set(payout_words.TONES) == set(Payout.State)
+    assert set(payout_story.RESULTS) == set(Kind)
+    assert set(payout_story.ASKED) == set(PayoutCall.Kind)
