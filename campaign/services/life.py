@@ -29,6 +29,7 @@ from engine.lib.errors import ServiceError
 from engine.lib.outbox import EventKind
 from packets import ledger
 from packets import services as packet_services
+from packets.holds.holding import accounts_lock
 from packets.models import Gate, Packet, Transfer
 
 
@@ -158,6 +159,9 @@ def campaign_return_late(*, campaign_id: uuid.UUID, actor: str) -> int:
     """
     with transaction.atomic():
         campaign = campaign_locked(campaign_id)
+        outside = ledger.external_account(campaign.currency).pk
+        # What comes in between the two looks would give its name to an amount without it.
+        accounts_lock([campaign.account_id, outside])
         late_fen = ledger.balance_fen(campaign.account_id)
         if campaign.state != State.SETTLED or not late_fen:
             return 0
@@ -168,7 +172,7 @@ def campaign_return_late(*, campaign_id: uuid.UUID, actor: str) -> int:
                     reference=f"refund:{campaign.pk.hex}:{newest.pk}",
                     kind=Transfer.Kind.REFUND,
                     debit_account_id=campaign.account_id,
-                    credit_account_id=ledger.external_account(campaign.currency).pk,
+                    credit_account_id=outside,
                     amount_fen=late_fen,
                     currency=campaign.currency,
                 )

@@ -137,6 +137,12 @@ def payout_mark_ask(
         _locked(payout_id)
         if not _exists(payout_id, _MARKABLE & FREE):
             _refuse(payout_id)
+        if paid and not PayoutNumber.objects.filter(payout=payout_id, state="live").exists():
+            raise ServiceError(
+                "outcome",
+                "no_number",
+                _("The provider has said of every number that nothing was paid, nor will be."),
+            )
         if PayoutMark.objects.filter(payout=payout_id, state=PayoutMark.State.PENDING).exists():
             raise ServiceError("", "pending", _("Somebody has asked already; it waits."))
         mark = PayoutMark.objects.create(

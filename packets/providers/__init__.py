@@ -19,8 +19,14 @@ if TYPE_CHECKING:
 
 
 def provider_of(account: ProviderAccount) -> Provider:
-    """The adapter for this account. Raises CredentialsMissing."""
-    return adapter_of(account.kind, account.base_url, credentials_of(account))
+    """The adapter for this account. Raises CredentialsMissing, also where ours can't be read."""
+    from engine.lib.crypto import UnreadableSecret
+
+    try:
+        credentials = credentials_of(account)
+    except UnreadableSecret as error:
+        raise CredentialsMissing("credentials", str(error)) from error
+    return adapter_of(account.kind, account.base_url, credentials)
 
 
 def adapter_of(kind: str, address: str, credentials: Mapping[str, Any]) -> Provider:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import threading
 from typing import Any
 
 import pytest
@@ -370,6 +371,46 @@ def test_what_is_forfeited_after_the_end_goes_outside_too() -> None:
             campaign_clock()
     refunds = Transfer.objects.filter(kind="refund").order_by("id")
     assert [refund.amount_fen for refund in refunds][1:] == [10, 10]
+    assert ledger.balance_fen(campaign.account_id) == 0
+    assert sound()
+
+
+def test_what_is_forfeited_while_it_is_returned_is_returned_next_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It commits between two looks of the one who returns; else its name would be spent on an
+    amount without it, and it could never leave."""
+    campaign = stage.live()
+    packet, who = stage.first_packet(campaign), world.person("alice", app=_app(campaign))
+    world.claim(packet, who)
+    services.campaign_end(campaign_id=campaign.pk, actor=stage.ACTOR)
+    settlement.settle_lane(packet.lanes.get().pk)
+    services.campaign_settle(campaign_id=campaign.pk, actor=stage.ACTOR)
+    first, second = (freeze(who.participant, fen, campaign.account_id) for fen in (10, 7))
+    assert first is not None and second is not None
+    hold_forfeit(hold_id=first.pk, actor=stage.ACTOR, reason="a farm")
+    look, started, waits = ledger.balance_fen, threading.Event(), threading.Event()
+
+    def forfeits() -> None:
+        started.wait(10)
+        hold_forfeit(hold_id=second.pk, actor=stage.ACTOR, reason="a farm")
+        waits.set()
+
+    def looks(account_id: int) -> int:
+        seen = look(account_id)
+        started.set()
+        waits.wait(0.5)  # it is done by then, or waits for the account
+        return seen
+
+    with monkeypatch.context() as slow:
+        slow.setattr(ledger, "balance_fen", looks)
+        world.together(
+            [
+                forfeits,
+                lambda: services.campaign_return_late(campaign_id=campaign.pk, actor=stage.ACTOR),
+            ]
+        )
+    campaign_clock()
     assert ledger.balance_fen(campaign.account_id) == 0
     assert sound()
 

@@ -19,6 +19,7 @@ from engine.models import AuditEvent
 from packets import invariants, ledger
 from packets.models import Account, Payout, PayoutMark, PayoutNumber, Transfer
 from packets.payouts import callbacks, manual, sending
+from packets.providers.base import Kind, Result
 from tests import world
 from tests.packets.payouts.stage import (
     ACCEPTED,
@@ -329,6 +330,21 @@ def test_the_provider_s_answer_comes_before_the_second_person(rail: Rail) -> Non
     refused(lambda: manual.payout_mark_approve(mark_id=mark.pk, by=staff("bob")), "not_now")
     assert balances()["wallet"] == 0
     manual.payout_mark_withdraw(mark_id=mark.pk, by=staff("fay"))
+    assert invariants.invariants_check().holds
+
+
+def test_nothing_is_marked_paid_without_a_number_that_may_be(rail: Rail) -> None:
+    """Its number has died, and for two days it could not be sent under another."""
+    payout = payout_of(provider_account())
+    rail.says(Result(Kind.FAILED_FINAL, code="AGAIN", retry_new=True))
+    step(payout)
+    Payout.objects.filter(id=payout.id).update(
+        manual_reason="too_long", manual_at=Now(), next_attempt_at=None
+    )
+    refused(lambda: ask(payout, "paid"), "no_number")
+    mark = ask(payout, "failed")
+    manual.payout_mark_approve(mark_id=mark.pk, by=staff("bob"))
+    assert balances()["wallet"] == 500
     assert invariants.invariants_check().holds
 
 

@@ -15,6 +15,7 @@ from engine.lib.redis import stock as stock_client
 from packets import settlement, stock
 from packets.invariants import Verdict, invariants_check
 from packets.models import Account, Packet, ProviderAccount, StockCheck, Transfer
+from packets.providers import provider_of
 from packets.providers.base import LineState, ProviderUnavailable
 from packets.reconciling.three_way import three_way_check, three_way_due
 from tests import world
@@ -175,6 +176,14 @@ def test_a_provider_that_tells_no_balance(rail: ProviderAccount) -> None:
     made = check(ProviderUnavailable("maintenance"))
     assert found(made) == []
     assert made.report["accounts"]["rail"]["balance_error"] == "maintenance"
+
+
+def test_keys_that_cannot_be_read_hide_no_other_account(rail: ProviderAccount) -> None:
+    ProviderAccount.objects.filter(pk=rail.pk).update(credentials_encrypted="gone:abc")
+    made = three_way_check(client=stock_client(), provider_of=provider_of)
+    facts = made.report["accounts"]["rail"]
+    assert "gone" in facts["balance_error"] and facts["clearing_fen"] == 0
+    assert found(made) == []
 
 
 def test_the_hourly_job_runs_once_an_hour() -> None:
