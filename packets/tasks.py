@@ -71,7 +71,8 @@ def payout_overdue() -> None:
     payouts_overdue_set_aside()
 
 
-@shared_task(name="packets.tasks.reconcile_sweep")
+# A long day takes its time to come; less than the broker waits before it gives a task to another.
+@shared_task(name="packets.tasks.reconcile_sweep", soft_time_limit=100, time_limit=110)
 def reconcile_sweep() -> None:
     """Fetch the statements that are due, and compare what has come."""
     from packets.providers import provider_of
