@@ -29,6 +29,7 @@ app.conf.task_routes = {
     "packets.tasks.payout_*": {"queue": "payout"},
     # Webhooks wait for others' servers, in a process where nobody else waits for them.
     "engine.tasks.webhook_*": {"queue": "webhook"},
+    "referrals.tasks.*": {"queue": "growth"},
 }
 
 # Seconds between sweeps. The claim path wakes nobody: a broker that hangs must not make a claim
@@ -52,6 +53,7 @@ SWEEPS = {
     "campaign.tasks.exhausted_sweep": 5.0,
     "engine.tasks.idempotency_purge": 3600.0,
     "engine.tasks.webhook_sweep": 1.0,
+    "referrals.tasks.touches_sweep": 1.0,
 }
 app.conf.beat_schedule = {
     # A sweep that waited longer than its period is superseded by the next: no pile-up behind a

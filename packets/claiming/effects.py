@@ -206,6 +206,7 @@ class Commit(msgspec.Struct, frozen=True, gc=False):
     portion: Portion
     client_app_id: int
     subject: str
+    share_code: str | None = None  # written down before the claim is
 
 
 class ClaimDirect(msgspec.Struct, frozen=True, gc=False):
@@ -219,6 +220,7 @@ class ClaimDirect(msgspec.Struct, frozen=True, gc=False):
     client_app_id: int
     subject: str
     blind: bool
+    share_code: str | None = None
 
 
 class AskPostgres(msgspec.Struct, frozen=True, gc=False):

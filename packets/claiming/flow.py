@@ -128,11 +128,13 @@ def claim(
         charges = charges_of(
             packet.limits, caller, address, packet.id.hex, packet.gate, password_key
         )
-        return (yield from _within_limits(slot, caller, charges))
-    return (yield from _take(slot, caller))
+        return (yield from _within_limits(slot, caller, request.share_code, charges))
+    return (yield from _take(slot, caller, request.share_code))
 
 
-def _within_limits(slot: Slot, caller: Caller, charges: tuple[Charge, ...]) -> Flow:
+def _within_limits(
+    slot: Slot, caller: Caller, share_code: str | None, charges: tuple[Charge, ...]
+) -> Flow:
     """Who has won hears of it before any limit; a claim is counted once, when it has no portion
     yet, and given back where it comes to nothing."""
     seen: Peeked = yield Peek(slot)
@@ -153,7 +155,7 @@ def _within_limits(slot: Slot, caller: Caller, charges: tuple[Charge, ...]) -> F
         if refusals := tuple(one for one in asked if not one.allowed):
             return (yield from _over_limit(slot, counted, refusals))
     try:
-        outcome = yield from _take(slot, caller)
+        outcome = yield from _take(slot, caller, share_code)
     except Unavailable as trouble:
         # Whoever holds a portion, or may have been given one, isn't counted again for it.
         if counted and not trouble.reserved:
@@ -190,14 +192,14 @@ def _over_limit(slot: Slot, counted: tuple[Asked, ...], refusals: tuple[Asked, .
     raise OverLimit(refusals)
 
 
-def _take(slot: Slot, caller: Caller) -> Flow:
+def _take(slot: Slot, caller: Caller, share_code: str | None) -> Flow:
     """A portion of the slot's lane, reserved and committed.
 
     Whoever cut the portion keeps what was counted for it; a twin who found it reserved doesn't.
     """
     cuts: list[bool] = []
     try:
-        answer = yield from _rounds(slot, caller, cuts)
+        answer = yield from _rounds(slot, caller, share_code, cuts)
     except Unavailable as trouble:
         # A new one: the drivers give one and the same to everybody in a batch.
         reserved = trouble.reserved or any(cuts)
@@ -207,7 +209,7 @@ def _take(slot: Slot, caller: Caller) -> Flow:
     return msgspec.structs.replace(answer, counts=False) if cuts else answer
 
 
-def _rounds(slot: Slot, caller: Caller, cuts: list[bool]) -> Flow:
+def _rounds(slot: Slot, caller: Caller, share_code: str | None, cuts: list[bool]) -> Flow:
     """`cuts` gets, for each portion that is met, whether it was cut for this request."""
     known_absent = False
     mended = 0
@@ -218,7 +220,7 @@ def _rounds(slot: Slot, caller: Caller, cuts: list[bool]) -> Flow:
                 return _marked(slot, reservation)
             case Reserved.NEW | Reserved.REPEAT:
                 cuts.append(reservation.code is Reserved.NEW)
-                answer = yield from _commit(slot, reservation, caller)
+                answer = yield from _commit(slot, reservation, caller, share_code)
             case Reserved.LOOKUP:
                 truth: Truth = yield AskPostgres(slot)
                 if truth.claimed is not None:
@@ -227,7 +229,7 @@ def _rounds(slot: Slot, caller: Caller, cuts: list[bool]) -> Flow:
             case Reserved.MISSING:
                 answer = yield from _missing(slot)
             case Reserved.UNREACHABLE | Reserved.DIRECT:
-                answer = yield from _direct(slot, caller, reservation.code)
+                answer = yield from _direct(slot, caller, share_code, reservation.code)
             case (
                 Reserved.PAUSED
                 | Reserved.CLOSED
@@ -334,11 +336,13 @@ def _admit(
     return None if right else (yield from _refuse(slot, Outcome(Result.WRONG_PASSWORD)))
 
 
-def _commit(slot: Slot, reservation: Reservation, caller: Caller) -> Step:
+def _commit(slot: Slot, reservation: Reservation, caller: Caller, share_code: str | None) -> Step:
     """None: the reservation is void, reserve again."""
     portion = reservation.portion
     assert portion is not None
-    committed: Committed = yield Commit(slot, portion, caller.client_app_id, caller.subject)
+    committed: Committed = yield Commit(
+        slot, portion, caller.client_app_id, caller.subject, share_code
+    )
     match committed.verdict:
         case Verdict.WON | Verdict.EXISTS:
             assert committed.claimed is not None
@@ -357,13 +361,15 @@ def _commit(slot: Slot, reservation: Reservation, caller: Caller) -> Step:
             return (yield from _committed_refusal(slot, committed.verdict))
 
 
-def _direct(slot: Slot, caller: Caller, code: Reserved) -> Step:
+def _direct(slot: Slot, caller: Caller, share_code: str | None, code: Reserved) -> Step:
     """Without Redis: Postgres cuts the portion and commits it in one transaction.
 
     None: the lane is Redis's again (or another process was faster), reserve again.
     """
     blind = code is Reserved.UNREACHABLE
-    committed: Committed = yield ClaimDirect(slot, caller.client_app_id, caller.subject, blind)
+    committed: Committed = yield ClaimDirect(
+        slot, caller.client_app_id, caller.subject, blind, share_code
+    )
     match committed.verdict:
         case Verdict.WON | Verdict.EXISTS:
             return _won(committed, None, None)

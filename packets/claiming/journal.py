@@ -50,6 +50,7 @@ SELECT verdict, claim_id, epoch, index, amount_fen, tier, committed_at, lane_epo
                             %s::bigint[], %s::smallint[])
 """
 _REMEMBER = "SELECT laisee_remember_people(%s::bytea[], %s::bigint[], %s::text[])"
+_TOUCHED = "SELECT laisee_remember_touches(%s::uuid[], %s::bigint[], %s::text[])"
 _TRUTH = """
 SELECT c.id, c.epoch, c.index, c.amount_fen, c.tier, c.committed_at,
        s.exhausted, p.state = 'closed' OR l.state = 'closed',
@@ -177,7 +178,7 @@ class Journal:
         connection = self._open()
         # The people first, in a transaction of their own. One after the other costs this process a
         # third less than psycopg's pipeline of the two, and the lane isn't held in between.
-        connection.execute(_REMEMBER, _people(rows))
+        _remember(connection, rows)
         portions = [row.portion for row in rows]
         found = connection.execute(_COMMIT, _values(lane_id, rows, portions)).fetchall()
         return [_committed(row) for row in found]
@@ -186,7 +187,7 @@ class Journal:
         """Cut and commit in one transaction; claims that are there already need no lock."""
         connection = self._open()
         plan = direct.prepare(connection, lane_id)
-        connection.execute(_REMEMBER, _people(rows))
+        _remember(connection, rows)
         if self._all_there(rows):
             there = [direct.NO_PORTION] * len(rows)
             found = connection.execute(_COMMIT, _values(lane_id, rows, there)).fetchall()
@@ -237,6 +238,16 @@ class Journal:
                 time.sleep(RETRY_PAUSE_S)
         assert len(rows) == len(slots), f"packet {slots[0].packet} has vanished"
         return [_truth(row) for row in rows]
+
+
+def _remember(connection: _Connection, rows: Sequence[Row]) -> None:
+    """Who claims, and by which share codes."""
+    connection.execute(_REMEMBER, _people(rows))
+    touched = [row for row in rows if row.share_code]
+    if touched:
+        ids = "{" + ",".join([row.slot.claim_id.hex for row in touched]) + "}"
+        apps = _numbers([row.client_app_id for row in touched])
+        connection.execute(_TOUCHED, (ids, apps, _texts([row.share_code or "" for row in touched])))
 
 
 def _people(rows: Sequence[Row]) -> tuple[str, str, str]:

@@ -30,6 +30,7 @@ from packets.models.packet import MAX_LANES, Gate, Packet, PacketTarget, Partici
 from packets.models.payouts import Payout, PayoutCall, PayoutNumber, ProviderAccount
 from packets.models.people import PeoplePacket
 from packets.models.reconciling import Difference, Statement, StatementLine, StockCheck
+from packets.models.touches import ShareTouch
 
 __all__ = [
     "MAX_LANES",
@@ -58,6 +59,7 @@ __all__ = [
     "ProviderAccount",
     "ProviderChange",
     "RiskRule",
+    "ShareTouch",
     "Statement",
     "StatementLine",
     "StockCheck",

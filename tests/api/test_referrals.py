@@ -9,13 +9,13 @@ import pytest
 
 from campaign.models import CampaignGrowth
 from engine.models import ClientApp
-from packets.models import Claim, Packet
+from packets.models import Claim, Packet, ShareTouch
 from referrals.forest import binding
 from referrals.linking import clicks
 from referrals.models import Referral, Reward, Visit
 from tests import world
 from tests.api.answers import Answer
-from tests.api.doors import Visitor
+from tests.api.doors import DOORS, Visitor
 from tests.campaign import stage
 from tests.referrals.stage import link_of, sharing
 
@@ -128,3 +128,18 @@ def test_an_inviter_sees_what_each_friend_brought(
     assert (granted["state"], granted["status"]) == ("granted", "committed")
     assert (granted["claim"], granted["amount_fen"]) == (claim.pk.hex, claim.amount_fen)
     assert rest["next"] is None
+
+
+@pytest.mark.parametrize("name", sorted(DOORS))
+def test_every_door_writes_down_the_code_of_a_claim(
+    name: str, app: ClientApp, growth: CampaignGrowth
+) -> None:
+    packet = Packet.objects.get(campaigns=growth.campaign)
+    bob = Visitor(DOORS[name](), f"Bearer {stage.token(app, 'bob')}")
+
+    won = bob.post(f"/packets/{packet.pk.hex}/claims", {"share_code": 'a{"b\\c'})
+
+    assert won.json["result"] == "won"
+    [touch] = ShareTouch.objects.all()
+    assert (touch.claim_id.hex, touch.code) == (won.json["claim"]["id"], 'a{"b\\c')
+    assert touch.client_app_id == app.pk
