@@ -46,6 +46,7 @@ class Notice(models.Model):
         LAUNCH_REFUSED = "launch_refused", _("launch refused")
         TOP_UP_REQUESTED = "top_up_requested", _("top-up requested")
         TOP_UP_DECIDED = "top_up_decided", _("top-up decided")
+        COMPLAINTS = "complaints", _("complaints about sharing")
 
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, models.CASCADE, related_name="notices", verbose_name=_("user")

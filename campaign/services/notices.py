@@ -65,6 +65,11 @@ def notice_text(notice: Notice) -> str:
                 text = _("%(who)s has approved %(amount)s more for %(campaign)s.")
             else:
                 text = _("%(who)s has refused %(amount)s more for %(campaign)s: %(reason)s")
+        case Kind.COMPLAINTS:
+            if notice.details["mood"] == "stopped":
+                text = _("Many people complain about links of %(campaign)s: sharing is stopped.")
+            else:
+                text = _("People complain about links of %(campaign)s: sharing is slowed down.")
         case _other:
             assert_never(_other)
     return text % values

@@ -37,6 +37,8 @@ GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
 # Pages for people; every other path answers its errors as problems.
 PAGES = ("/admin/", "/static/")
+# Pages of people who have no session here; they say what is wrong themselves, in HTML.
+OPEN_PAGES = ("/s/",)
 # Asked by orchestrators under whatever address they know; they say nothing that a host could bend.
 PROBES = ("/healthz", "/readyz")
 # What the API says in words is for developers; a thread may still be in the last reader's language.
@@ -126,6 +128,7 @@ class RequestContextMiddleware:
             if (
                 response.status_code >= 400
                 and not is_page(path)
+                and not (path.startswith(OPEN_PAGES) and getattr(response, "is_page", False))
                 # JSON was said by a view on purpose; Django's own error pages are HTML.
                 and response.get("Content-Type", "") not in (CONTENT_TYPE, MEDIA_TYPE)
             ):

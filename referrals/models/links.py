@@ -25,6 +25,8 @@ class ShareLink(models.Model):
     channel = models.CharField(_("channel"), max_length=16, choices=Channel.choices)
     code = models.CharField(_("code"), max_length=16, unique=True)
     created_at = models.DateTimeField(_("created at"), db_default=Now())
+    # When the person last asked for it: asking is sharing, and shares are paced.
+    shared_at = models.DateTimeField(_("last shared at"), db_default=Now())
     revoked_at = models.DateTimeField(_("revoked at"), null=True, blank=True)
     revoke_reason = models.CharField(_("why it was revoked"), max_length=200, blank=True)
 
@@ -51,17 +53,28 @@ class Visit(models.Model):
     link = models.ForeignKey(
         ShareLink, models.PROTECT, related_name="visits", verbose_name=_("share link")
     )
+    # The link's, repeated for the index.
+    campaign = models.ForeignKey(
+        Campaign, models.PROTECT, null=True, related_name="+", verbose_name=_("campaign")
+    )
     vehicle = models.CharField(_("vehicle"), max_length=8, choices=Vehicle.choices)
     click_id = models.UUIDField(_("click"), unique=True)
     # Keyed hash (with the key's version) of the truncated network; never the address.
     network_hash = models.CharField(_("network (keyed hash)"), max_length=80, blank=True)
+    # Keyed hash of the whole address with the browser's name: the same visitor again.
+    visitor_hash = models.CharField(
+        _("visitor (keyed hash)"), max_length=80, blank=True, db_default=""
+    )
     agent = models.CharField(_("kind of browser"), max_length=40, blank=True)
     at = models.DateTimeField(_("at"), db_default=Now())
 
     class Meta:
         verbose_name = _("visit")
         verbose_name_plural = _("visits")
-        indexes = [models.Index(fields=["link", "-at"], name="visit_link")]
+        indexes = [
+            models.Index(fields=["link", "-at"], name="visit_link"),
+            models.Index(fields=["campaign", "-at"], name="visit_campaign"),
+        ]
 
     def __str__(self) -> str:
         return self.click_id.hex
@@ -73,6 +86,9 @@ class Complaint(models.Model):
     link = models.ForeignKey(
         ShareLink, models.PROTECT, related_name="complaints", verbose_name=_("share link")
     )
+    campaign = models.ForeignKey(
+        Campaign, models.PROTECT, null=True, related_name="+", verbose_name=_("campaign")
+    )
     network_hash = models.CharField(_("network (keyed hash)"), max_length=80, blank=True)
     reason = models.CharField(_("reason"), max_length=32, blank=True)
     at = models.DateTimeField(_("at"), db_default=Now())
@@ -80,7 +96,10 @@ class Complaint(models.Model):
     class Meta:
         verbose_name = _("complaint")
         verbose_name_plural = _("complaints")
-        indexes = [models.Index(fields=["link", "-at"], name="complaint_link")]
+        indexes = [
+            models.Index(fields=["link", "-at"], name="complaint_link"),
+            models.Index(fields=["campaign", "-at"], name="complaint_campaign"),
+        ]
         constraints = [
             models.UniqueConstraint(fields=["link", "network_hash"], name="complaint_once")
         ]
