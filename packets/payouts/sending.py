@@ -127,6 +127,11 @@ def _take(ask_first: bool) -> Taken | Payout | None:
         except (CredentialsMissing, UnreadableSecret, ValueError) as error:
             _set_aside(payout, str(error))
             return payout
+        except (TypeError, LookupError, AttributeError) as error:
+            # A defect of ours, met by this payout: it must not be met again before all others.
+            log.exception("payout_adapter_broken", payout=payout.id.hex)
+            _set_aside(payout, type(error).__name__)
+            return payout
         return _lease(payout, number, provider)
 
 

@@ -15,7 +15,7 @@ from django.db.models.functions import Now
 from packets import invariants, ledger, tasks
 from packets.models import Payout, PayoutCall, PayoutNumber, ProviderAccount, Transfer
 from packets.payouts import breaker, callbacks, queue, sending
-from packets.providers.base import BadCallback, Kind, Result
+from packets.providers.base import BadCallback, Kind, Order, Result
 from tests.packets.payouts.stage import (
     ACCEPTED,
     FAILED,
@@ -281,6 +281,26 @@ def test_an_answer_that_comes_after_its_lease_changes_nothing(
     now = Payout.objects.get(id=payout.id)
     assert (now.state, now.fence) == (State.ACCEPTED, 2)
     assert not Transfer.objects.filter(reference__startswith="payout-end:").exists()
+
+
+def test_a_payout_that_an_adapter_breaks_on_holds_up_nobody(
+    rail: Rail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = provider_account()
+    odd, plain = payout_of(account, "odd"), payout_of(account, "plain")
+    request = rail.request
+
+    def breaks(order: Order) -> bytes:
+        return request(order) if order.payee_name == "plain" else {}[order.payee_name]
+
+    monkeypatch.setattr(rail, "request", breaks)
+    rail.says(PAID)
+    assert sending.payout_sweep_run() == 2
+    odd.refresh_from_db()
+    plain.refresh_from_db()
+    assert (odd.state, odd.manual_reason) == (State.CREATED, "not_sendable")
+    assert odd.failure_detail == "KeyError"
+    assert plain.state == State.PAID
 
 
 def stands_still_and_goes_on(rail: Rail, monkeypatch: pytest.MonkeyPatch, settings: Any) -> Payout:
