@@ -62,6 +62,7 @@ __all__ = [
     "exact_filter",
     "moment",
     "money",
+    "number_of",
     "require",
     "tag",
     "uuid_of",
@@ -73,6 +74,7 @@ CheckboxSelectMultiple = UnfoldAdminCheckboxSelectMultipleWidget
 # Deeper pages would make Postgres skip ever more rows; a date or a person narrows the list instead.
 MAX_PAGES = 200
 ROWS_A_PAGE = 50
+ROW_NUMBER_DIGITS = 18  # what Postgres counts rows with has a few more
 # Shown on every page: text and the theme's colour of it.
 ENVIRONMENTS = {
     "local": (_("Local"), "info"),
@@ -366,6 +368,13 @@ def uuid_of(text: str) -> uuid.UUID | None:
         return uuid.UUID(text.strip())
     except ValueError:
         return None
+
+
+def number_of(text: Any) -> int:
+    """The number of a row as it stands in an address; 0, which no row has, for anything else."""
+    digits = str(text)
+    plain = digits.isascii() and digits.isdigit() and len(digits) <= ROW_NUMBER_DIGITS
+    return int(digits) if plain else 0
 
 
 class PlainModelAdmin(UnfoldModelAdmin):

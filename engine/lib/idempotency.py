@@ -187,7 +187,8 @@ def _replay(record: IdempotencyRecord) -> HttpResponse:
         bytes(record.response),
         status=record.status,
         content_type=record.content_type,
-        headers={REPLAYED_HEADER: "true"},
+        # Nothing between us and the caller keeps an answer about money, the first or a later one.
+        headers={REPLAYED_HEADER: "true", "Cache-Control": "no-store"},
     )
 
 

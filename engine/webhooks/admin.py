@@ -15,7 +15,8 @@ from django import forms
 from django.conf import settings
 from django.contrib import admin, messages
 from django.db.models import Model, QuerySet
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
@@ -32,6 +33,7 @@ from engine.lib.adminkit import (
     ReadOnlyModelAdmin,
     actor_of,
     moment,
+    number_of,
     stamp,
     tag,
     uuid_of,
@@ -333,15 +335,7 @@ class WebhookEndpointAdmin(PlainModelAdmin):
 
 
 def _endpoint(object_id: Any) -> WebhookEndpoint:
-    text = str(object_id)
-    found = (
-        WebhookEndpoint.objects.filter(pk=int(text)).first()
-        if text.isascii() and text.isdigit() and len(text) < 19
-        else None
-    )
-    if found is None:
-        raise Http404
-    return found
+    return get_object_or_404(WebhookEndpoint, pk=number_of(object_id))
 
 
 def _code(text: str) -> SafeString:
@@ -523,15 +517,8 @@ class WebhookDeliveryAdmin(ReadOnlyModelAdmin):
 
     @action(description=_("Send again"), icon="replay", permissions=["resend"])
     def resend(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        text = str(object_id)
-        known = text.isascii() and text.isdigit() and len(text) < 19
-        delivery = (
-            WebhookDelivery.objects.select_related("event", "endpoint").filter(pk=int(text)).first()
-            if known
-            else None
-        )
-        if delivery is None:
-            raise Http404
+        rows = WebhookDelivery.objects.select_related("event", "endpoint")
+        delivery = get_object_or_404(rows, pk=number_of(object_id))
         act = ConfirmedAct(
             label=_("Send again"),
             consequence=Consequence(

@@ -65,9 +65,10 @@ def decide(request: HttpRequest, asked: Asked) -> HttpResponse:
         try:
             run()
         except ServiceError as refusal:
-            if then == "withdraw":
+            if then == "withdraw":  # it has no form that could carry the words
                 messages.error(request, refusal.message)
-            (no if then == "reject" else yes).add_error(None, refusal.message)
+            else:
+                (no if then == "reject" else yes).add_error(None, refusal.message)
         else:
             messages.success(request, _("Done."))
             return HttpResponseRedirect(asked.back)

@@ -14,7 +14,7 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST
 
-from engine.lib.adminkit import actor_of, require
+from engine.lib.adminkit import actor_of, number_of, require
 from engine.lib.errors import ServiceError
 from engine.lib.money import yuan
 from engine.staff.confirm import ConfirmedAct, Consequence, confirm
@@ -36,7 +36,7 @@ def address_of(account: ProviderAccount) -> str:
 
 
 def account_of(pk: Any) -> ProviderAccount:
-    return get_object_or_404(ProviderAccount, pk=pk)
+    return get_object_or_404(ProviderAccount, pk=number_of(pk))
 
 
 def add(request: HttpRequest) -> HttpResponse:

@@ -19,7 +19,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from unfold.contrib.filters.admin import RangeDateFilter
 
-from engine.lib.adminkit import actor_of, money, require, stamp, tag
+from engine.lib.adminkit import actor_of, money, number_of, require, stamp, tag
 from engine.lib.errors import ServiceError
 from engine.lib.money import yuan
 from engine.staff.confirm import (
@@ -183,7 +183,7 @@ def statement_page(request: HttpRequest, object_id: str) -> HttpResponse:
     require(request, SEE)
     statement = get_object_or_404(
         Statement.objects.select_related("account"),
-        pk=int(object_id) if object_id.isascii() and object_id.isdigit() else 0,
+        pk=number_of(object_id),
     )
     shares = split(statement)
     facts = {
@@ -340,7 +340,7 @@ def difference_page(request: HttpRequest, object_id: str) -> HttpResponse:
     require(request, "packets.view_difference")
     one = get_object_or_404(
         Difference.objects.select_related("account", "statement", "line", "payout"),
-        pk=int(object_id) if object_id.isascii() and object_id.isdigit() else 0,
+        pk=number_of(object_id),
     )
     payout = one.payout
     calls = payout.calls.select_related("number").order_by("-id")[:CALLS_SHOWN] if payout else []

@@ -12,7 +12,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from engine.lib.adminkit import require, stamp, tag
+from engine.lib.adminkit import number_of, require, stamp, tag
 from engine.lib.money import yuan
 from engine.staff.pages import page
 from packets.admin.rows import RowAdmin
@@ -45,9 +45,7 @@ class StockCheckAdmin(RowAdmin):
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
         require(request, "packets.view_stockcheck")
-        check = get_object_or_404(
-            StockCheck, pk=int(object_id) if object_id.isascii() and object_id.isdigit() else 0
-        )
+        check = get_object_or_404(StockCheck, pk=number_of(object_id))
         report = check.report
         accounts = [
             {

@@ -324,9 +324,16 @@ def key_id_of(stored: str) -> str:
 def _check_url(base_url: str) -> None:
     if not base_url:
         return
-    parts = urlsplit(base_url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise ServiceError("base_url", "wrong", _("Type an address such as https://host/path."))
+    wrong = ServiceError("base_url", "wrong", _("Type an address such as https://host/path."))
+    try:
+        parts = urlsplit(base_url)
+        parts.port  # noqa: B018  # raises ValueError
+    except ValueError as error:
+        raise wrong from error
+    plain = base_url.isascii() and base_url.isprintable() and " " not in base_url
+    known = parts.scheme in ("http", "https") and parts.hostname
+    if not plain or not known or parts.query or parts.fragment:
+        raise wrong
     if parts.username or parts.password:
         raise ServiceError("base_url", "secret", _("An address holds no password."))
 

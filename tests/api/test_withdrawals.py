@@ -417,6 +417,7 @@ def test_what_is_on_its_way_isnt_taken_back(alice: Visitor) -> None:
     answer = cancel(alice, made["id"])
 
     assert (answer.status, answer.code) == (409, "conflict")
+    assert "`waiting`" in answer.json["detail"]
     assert books() == before
 
 

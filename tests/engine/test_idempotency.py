@@ -83,6 +83,7 @@ def test_a_retry_gets_the_same_answer_and_pays_nothing(alice: str) -> None:
     assert (second.status_code, second.content) == (201, first.content)
     assert second["Content-Type"] == first["Content-Type"] == "application/json"
     assert second["Idempotent-Replayed"] == "true"
+    assert second["Cache-Control"] == "no-store"
     assert paid() == [5]
 
 

@@ -10,7 +10,7 @@ from msgspec import UNSET
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from engine.lib.errors import ServiceError
+from engine.lib.errors import ServiceError, TransitionRefused
 from engine.lib.idempotency import KEY_PARAMETER, KEY_PROBLEMS, idempotent
 from engine.lib.ids import parse_hex_id
 from engine.lib.openapi import problems
@@ -125,9 +125,17 @@ class WithdrawalCancel(ParticipantView):
     )
     @idempotent
     def post(self, request: Request, withdrawal_id: str) -> Response:
-        payout = withdrawals.payout_cancel(
-            participant=self.caller(request).participant, payout_id=_id_of(withdrawal_id)
-        )
+        try:
+            payout = withdrawals.payout_cancel(
+                participant=self.caller(request).participant, payout_id=_id_of(withdrawal_id)
+            )
+        except TransitionRefused as late:
+            # In this API's own words: our states have other names.
+            raise ProblemError(
+                409,
+                Code.CONFLICT,
+                "Only a withdrawal that is `waiting` or in `review` can be taken back.",
+            ) from late
         if payout is None:
             no_withdrawal()
         return Response(schemas.withdrawal(payout), headers=NO_STORE)
