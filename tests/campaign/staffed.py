@@ -157,8 +157,9 @@ def pay_out() -> None:
     payout_of(rail, "x4", state="failed", failure_code="refused", **over)
     payout_of(rail, "x5", manual_reason="review", review_reasons=["large_amount", "staff"], **waits)
     payout_of(rail, "x6", manual_reason="not_sendable", **waits)
-    for reason in ("amount_differs", "too_long"):
-        asked = payout_of(rail, "x7", state="unknown", manual_reason=reason, **{**out, **waits})
+    unknown = {"state": "unknown", **out, **waits}
+    again = payout_of(rail, "x7", manual_reason="amount_differs", **unknown)
+    asked = payout_of(rail, "x8", manual_reason="too_long", **unknown)
     number = asked.numbers.create(
         number=uuid.uuid4().hex, request_encrypted="", request_sha256="0" * 64
     )
@@ -168,7 +169,7 @@ def pay_out() -> None:
             ended_at=clock.now(),
         )  # fmt: skip
     asked.calls.create(number=number, kind="query", fence=2)
-    payout_query_now(payout_id=asked.pk, actor="staff:ann", reason="加预算")
+    payout_query_now(payout_id=again.pk, actor="staff:ann", reason="加预算")
     payout_mark_ask(
         payout_id=asked.pk,
         outcome="paid",
