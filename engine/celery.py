@@ -54,6 +54,9 @@ SWEEPS = {
     "engine.tasks.idempotency_purge": 3600.0,
     "engine.tasks.webhook_sweep": 1.0,
     "referrals.tasks.touches_sweep": 1.0,
+    "referrals.tasks.growth_claims": 1.0,
+    "referrals.tasks.growth_rewards": 1.0,
+    "referrals.tasks.growth_tickets": 1.0,
 }
 app.conf.beat_schedule = {
     # A sweep that waited longer than its period is superseded by the next: no pile-up behind a

@@ -1,15 +1,57 @@
-"""Celery's entrances into growth: each only calls a service, and may run twice, late, or at the
-same time.
+"""Growth's sweeps, in a queue of their own: each only calls a service, and may run twice, late, or
+at the same time.
 """
 
 from __future__ import annotations
 
+import time
+
 from celery import shared_task
+
+from referrals.events import issuing
+from referrals.forest.touches import touches_bind_due
+from referrals.rewarding import qualifying, running
+
+# Seconds for which a run goes on while there is work; then others have the worker.
+RUN_S = 5.0
+# Rows leased at once: a worker that dies leaves no more than these to wait for their next attempt.
+REWARDS_LEASED = 20
+TICKETS_LEASED = 100
 
 
 @shared_task(name="referrals.tasks.touches_sweep")
 def touches_sweep() -> None:
     """Bind friends who claimed with somebody's code."""
-    from referrals.forest.touches import touches_bind_due
-
     touches_bind_due()
+
+
+@shared_task(name="referrals.tasks.growth_claims")
+def growth_claims() -> int:
+    """Looks at new edges, and reads the claims that came since: what they set going is due then."""
+    until, seen = time.monotonic() + RUN_S, 0
+    while time.monotonic() < until:
+        step = qualifying.edges_look()
+        for lane_id in qualifying.lanes_waiting():
+            step += qualifying.lane_read(lane_id)
+        if step == 0:
+            break
+        seen += step
+    return seen
+
+
+@shared_task(name="referrals.tasks.growth_rewards")
+def growth_rewards() -> int:
+    """Grants the rewards that are due."""
+    until, seen = time.monotonic() + RUN_S, 0
+    while time.monotonic() < until and (step := running.qualifications_run(limit=REWARDS_LEASED)):
+        seen += step
+    return seen
+
+
+@shared_task(name="referrals.tasks.growth_tickets")
+def growth_tickets() -> int:
+    """Issues the tickets that rules gave."""
+    until, seen = time.monotonic() + RUN_S, 0
+    while time.monotonic() < until and (step := issuing.dues_run(limit=TICKETS_LEASED)):
+        seen += step
+    return seen

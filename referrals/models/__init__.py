@@ -4,6 +4,9 @@
                           ─< Complaint
              ─< Referral ─< Reward      an accepted invitee → inviter edge; what each side earned
     ServerEvent                         what an app reports of a person, once per id
+    Referral ── Qualification           whether it has earned its rewards yet
+    Campaign ─< TicketRule ─< TicketDue for what people get tickets; each occasion, decided once
+    ClaimCursor                         how far a lane's claims have been looked at
 
 Referral, Reward and ServerEvent are insert-only (triggers and the application's role refuse the
 rest).
@@ -14,5 +17,17 @@ from __future__ import annotations
 from referrals.models.events import ServerEvent
 from referrals.models.forest import Referral, Reward
 from referrals.models.links import Complaint, ShareLink, Visit
+from referrals.models.rewarding import ClaimCursor, Qualification, TicketDue, TicketRule
 
-__all__ = ["Complaint", "Referral", "Reward", "ServerEvent", "ShareLink", "Visit"]
+__all__ = [
+    "ClaimCursor",
+    "Complaint",
+    "Qualification",
+    "Referral",
+    "Reward",
+    "ServerEvent",
+    "ShareLink",
+    "TicketDue",
+    "TicketRule",
+    "Visit",
+]

@@ -74,6 +74,8 @@ class Reward(models.Model):
         GRANTED = "granted", _("granted")
         CAPPED = "capped", _("not granted: the cap was reached")
         SOLD_OUT = "sold_out", _("not granted: the budget was used up")
+        ENDED = "ended", _("not granted: the packet had ended")
+        REFUSED = "refused", _("not granted: the packet isn't for this person")
 
     referral = models.ForeignKey(
         Referral, models.PROTECT, related_name="rewards", verbose_name=_("referral")
