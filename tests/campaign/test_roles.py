@@ -267,6 +267,7 @@ def scene_unknown() -> Scene:
         manual_at=Now(),
         next_attempt_at=None,
     )
+    scene.other.numbers.create(number="b" * 32, request_encrypted="", request_sha256="0" * 64)
     return scene
 
 
