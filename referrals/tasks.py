@@ -55,3 +55,11 @@ def growth_tickets() -> int:
     while time.monotonic() < until and (step := issuing.dues_run(limit=TICKETS_LEASED)):
         seen += step
     return seen
+
+
+@shared_task(name="referrals.tasks.bans_sweep")
+def bans_sweep() -> None:
+    """Hold the rewards around banned people, and release those of lifted bans."""
+    from referrals.forest.bans import bans_carry_out
+
+    bans_carry_out()

@@ -26,6 +26,7 @@ from django.db.models.functions import Now
 
 from campaign.models import Campaign, CampaignGrowth
 from packets.models import Claim
+from referrals.forest.bans import is_banned
 from referrals.linking import clicks, codes
 from referrals.models import Referral, ShareLink, Visit
 
@@ -167,6 +168,8 @@ def _write(
 ) -> BindResult:
     if touch.click_id and Referral.objects.filter(click_id=touch.click_id).exists():
         return BindResult.EXPIRED  # used up by another friend
+    if is_banned(campaign.pk, invitee, inviter):
+        return BindResult.BLOCKED
     parent = Referral.objects.filter(campaign=campaign, invitee=inviter).first()
     Referral.objects.bulk_create(
         [

@@ -3,6 +3,7 @@
     Campaign ─< ShareLink ─< Visit      a person's link into one channel; one opening of it
                           ─< Complaint
              ─< Referral ─< Reward      an accepted invitee → inviter edge; what each side earned
+    Ban ─< BanReward                    a person who may not spread it, and rewards held for it
     ServerEvent                         what an app reports of a person, once per id
     Referral ── Qualification           whether it has earned its rewards yet
     Campaign ─< TicketRule ─< TicketDue for what people get tickets; each occasion, decided once
@@ -14,12 +15,15 @@ rest).
 
 from __future__ import annotations
 
+from referrals.models.bans import Ban, BanReward
 from referrals.models.events import ServerEvent
 from referrals.models.forest import Referral, Reward
 from referrals.models.links import Complaint, ShareLink, Visit
 from referrals.models.rewarding import ClaimCursor, Qualification, TicketDue, TicketRule
 
 __all__ = [
+    "Ban",
+    "BanReward",
     "ClaimCursor",
     "Complaint",
     "Qualification",

@@ -41,6 +41,7 @@ TABLE_RIGHTS: dict[str, tuple[str, ...]] = {
     "packets_holdappeal": ADD,
     "packets_lanecursor": ADD_AND_CHANGE,
     "packets_lane": ADD,
+    "referrals_banreward": ADD,
     "referrals_referral": ADD,
     "referrals_reward": ADD,
     "referrals_serverevent": ADD,

@@ -1,0 +1,220 @@
+"""Banning a person: nobody is bound to them or by them any more, and rewards around them wait.
+
+At once, in one transaction: the ban, their links revoked. Right after it, their own open packets
+are paused. By a sweep, one transaction for each reward: what they and everybody below them have
+earned by inviting, up to the moment of the ban and as far as it is still in their wallets, is held
+for a reviewer. Lifting a ban gives back all of it that nobody has decided on meanwhile.
+
+What is kept here: a reward is held by one ban once, whoever sweeps at the same time: whoever works
+on a ban holds its row.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from collections.abc import Callable
+
+from django.db import IntegrityError, connection, transaction
+from django.db.models import Q, QuerySet
+from django.db.models.functions import Now
+from django.utils.translation import gettext_lazy as _
+
+from campaign.models import Campaign
+from engine.lib.audit import audit_record
+from engine.lib.errors import ServiceError, TransitionRefused
+from packets.holds.holding import hold_wallet
+from packets.holds.resolving import hold_release
+from packets.holds.rules import RiskReason
+from packets.models import ClaimState, Hold, Packet
+from packets.services import packet_pause, packet_resume
+from referrals.models import Ban, BanReward, Reward, ShareLink
+
+REASON_MAX_CHARS = 200
+# Rewards that are looked for at once; the walk through a tree of a million costs a second or two.
+BATCH = 2_000
+# A reward that isn't settled yet can't be held; settlement takes seconds.
+AGAIN_AFTER = dt.timedelta(seconds=5)
+
+
+def is_banned(campaign_id: uuid.UUID, *people: bytes) -> bool:
+    """Whether one of them is banned in this campaign, or everywhere."""
+    return Ban.objects.filter(
+        Q(campaign=campaign_id) | Q(campaign=None), participant__in=people, lifted_at=None
+    ).exists()
+
+
+def person_ban(*, participant: bytes, campaign: Campaign | None, actor: str, reason: str) -> Ban:
+    """Ban a person, in one campaign or everywhere. Raises ServiceError."""
+    reason = _checked(reason)
+    try:
+        with transaction.atomic():
+            ban = Ban.objects.create(
+                participant=participant, campaign=campaign, reason=reason, banned_by=actor
+            )
+            links = _links(ban).filter(revoked_at=None)
+            revoked = links.update(revoked_at=Now(), revoke_reason=_mark(ban))
+            _audit(ban, "person.ban", actor, reason, links=revoked)
+    except IntegrityError:
+        raise ServiceError("participant", "banned", _("This person is banned already.")) from None
+    _packets_stop(ban, actor)
+    ban.refresh_from_db()
+    return ban
+
+
+def ban_lift(*, ban_id: int, actor: str, reason: str) -> Ban:
+    """Let a person share again. Raises ServiceError."""
+    reason = _checked(reason)
+    with transaction.atomic():
+        lifted = Ban.objects.filter(pk=ban_id, lifted_at=None).update(
+            lifted_at=Now(), lifted_by=actor, lift_reason=reason, is_done=False, due_at=Now()
+        )
+        if lifted != 1:
+            raise ServiceError("ban", "lifted", _("This ban was lifted already."))
+        ban = Ban.objects.get(pk=ban_id)
+        back = _links(ban).filter(revoke_reason=_mark(ban))
+        given = back.update(revoked_at=None, revoke_reason="")
+        _audit(ban, "person.unban", actor, reason, links=given)
+    if not Ban.objects.filter(participant=ban.participant, lifted_at=None).exists():
+        for packet in _own_packets(ban, Packet.State.PAUSED):
+            _moved(packet_resume, packet, actor, _mark(ban))
+    return ban
+
+
+def _checked(reason: str) -> str:
+    reason = reason.strip()
+    if not reason:
+        raise ServiceError("reason", "blank", _("Say why: the person may ask."))
+    if len(reason) > REASON_MAX_CHARS:
+        raise ServiceError("reason", "too_long", _("The reason is too long."))
+    return reason
+
+
+def _mark(ban: Ban) -> str:
+    return f"ban:{ban.pk}"
+
+
+def _links(ban: Ban) -> QuerySet[ShareLink]:
+    links = ShareLink.objects.filter(participant=ban.participant)
+    return links.filter(campaign=ban.campaign_id) if ban.campaign_id else links
+
+
+def _own_packets(ban: Ban, state: str) -> list[uuid.UUID]:
+    mine = Packet.objects.filter(sent__participant=ban.participant, state=state)
+    return list(mine.order_by("id").values_list("pk", flat=True))
+
+
+def _packets_stop(ban: Ban, actor: str) -> None:
+    for packet in _own_packets(ban, Packet.State.OPEN):
+        _moved(packet_pause, packet, actor, _mark(ban))
+
+
+def _moved(service: Callable[..., Packet], packet: uuid.UUID, actor: str, reason: str) -> None:
+    try:
+        service(packet_id=packet, actor=actor, reason=reason)
+    except TransitionRefused:
+        return  # closed meanwhile: nothing is left to claim
+
+
+def _audit(ban: Ban, action: str, actor: str, reason: str, **counts: int) -> None:
+    where = ban.campaign.slug if ban.campaign else "*"
+    audit_record(
+        actor=actor,
+        action=action,
+        object_type="ban",
+        object_id=str(ban.pk),
+        after={"participant": bytes(ban.participant).hex(), "campaign": where, **counts},
+        reason=reason,
+    )
+
+
+# --- rewards --------------------------------------------------------------------------------------
+
+# The person and everybody below, per campaign; UNION, for a person stands below once.
+_REWARDS = """
+WITH RECURSIVE below (campaign_id, person) AS (
+    SELECT DISTINCT campaign_id, %(person)s::bytea FROM referrals_referral
+     WHERE (inviter = %(person)s OR invitee = %(person)s)
+       AND (%(campaign)s::uuid IS NULL OR campaign_id = %(campaign)s)
+    UNION
+    SELECT edge.campaign_id, edge.invitee
+      FROM below JOIN referrals_referral AS edge
+        ON edge.campaign_id = below.campaign_id AND edge.inviter = below.person
+)
+SELECT reward.id, state.state
+  FROM below
+  JOIN referrals_reward AS reward ON reward.participant = below.person
+  JOIN referrals_referral AS earned
+    ON earned.id = reward.referral_id AND earned.campaign_id = below.campaign_id
+  LEFT JOIN packets_claimstate AS state ON state.claim_id = reward.claim_id
+ WHERE reward.state = 'granted' AND reward.at <= %(until)s
+   AND COALESCE(state.state, 'committed') IN ('committed', 'parked', 'settled')
+   AND NOT EXISTS (SELECT FROM referrals_banreward AS seen
+                    WHERE seen.ban_id = %(ban)s AND seen.reward_id = reward.id)
+ ORDER BY state.state = 'settled' DESC, reward.id
+ LIMIT %(most)s
+"""
+
+
+def bans_carry_out(batch: int = BATCH) -> int:
+    """Hold or release what is due, of each ban so many rewards; how many were moved."""
+    due = Ban.objects.filter(is_done=False, due_at__lte=Now()).order_by("due_at")
+    moved = 0
+    for ban in list(due[:20]):
+        moved += _release(ban, batch) if ban.lifted_at else _hold(ban, batch)
+    return moved
+
+
+def _hold(ban: Ban, batch: int) -> int:
+    names = {
+        "ban": ban.pk,
+        "person": bytes(ban.participant),
+        "campaign": ban.campaign_id,
+        "until": ban.banned_at,
+        "most": batch,
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_REWARDS, names)
+        found = cursor.fetchall()
+    settled = [reward for reward, state in found if state == ClaimState.State.SETTLED]
+    held = sum(_hold_one(ban.pk, reward) for reward in settled)
+    active = Ban.objects.filter(pk=ban.pk, lifted_at=None)
+    if not found:
+        active.update(is_done=True)
+    elif not settled:
+        active.update(due_at=Now() + AGAIN_AFTER)
+    return held
+
+
+def _hold_one(ban_id: int, reward_id: int) -> bool:
+    with transaction.atomic():
+        ban = Ban.objects.select_for_update(of=("self",)).get(pk=ban_id)
+        if ban.lifted_at or ban.rewards.filter(reward=reward_id).exists():
+            return False
+        reward = Reward.objects.select_related("claim__packet").get(pk=reward_id)
+        claim = reward.claim
+        assert claim is not None
+        hold = hold_wallet(
+            participant=bytes(reward.participant),
+            amount_fen=claim.amount_fen,
+            funder_id=claim.packet.funder_id,
+            reasons=[RiskReason.STAFF],
+            actor=ban.banned_by,
+            reason=ban.reason,
+            currency=claim.packet.currency,
+        )
+        BanReward.objects.create(ban=ban, reward=reward, hold=hold)
+    return hold is not None
+
+
+def _release(ban: Ban, batch: int) -> int:
+    open_ones = BanReward.objects.filter(ban=ban, hold__state=Hold.State.OPEN)
+    holds = list(open_ones.order_by("id").values_list("hold_id", flat=True)[:batch])
+    for hold in holds:
+        try:
+            hold_release(hold_id=hold, actor=ban.lifted_by, reason=ban.lift_reason)
+        except TransitionRefused:
+            continue  # somebody decided meanwhile
+    if len(holds) < batch:
+        Ban.objects.filter(pk=ban.pk).exclude(lifted_at=None).update(is_done=True)
+    return len(holds)

@@ -1,0 +1,185 @@
+"""Banning a person: links, binding, packets, and the rewards of everybody around them."""
+
+from __future__ import annotations
+
+import pytest
+
+from campaign.models import CampaignGrowth
+from engine.lib.errors import ServiceError
+from engine.models import AuditEvent
+from packets import settlement
+from packets.models import Claim, Hold, Packet, PeoplePacket
+from packets.selectors import wallet_balance
+from referrals.forest.bans import ban_lift, bans_carry_out, is_banned, person_ban
+from referrals.forest.binding import BindResult, referral_bind, touch_of_code
+from referrals.models import Ban, BanReward, Referral, Reward, ShareLink
+from tests import wallets, world
+from tests.referrals.stage import app_of, bind, link_of, sharing
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def who(growth: CampaignGrowth, name: str) -> bytes:
+    return world.person(name, app_of(growth.campaign)).participant
+
+
+def ban(growth: CampaignGrowth, name: str, everywhere: bool = False) -> Ban:
+    return person_ban(
+        participant=who(growth, name),
+        campaign=None if everywhere else growth.campaign,
+        actor="staff:eva",
+        reason="one phone, many people",
+    )
+
+
+def rewarded(growth: CampaignGrowth, *names: str) -> None:
+    """Each of them has earned a reward by the first friend whom they invited."""
+    packet = Packet.objects.get(campaigns=growth.campaign)
+    for name in names:
+        world.claim(packet, world.person(name, app_of(growth.campaign)))
+        Reward.objects.create(
+            referral=Referral.objects.filter(inviter=who(growth, name)).earliest("id"),
+            side="inviter",
+            participant=who(growth, name),
+            state="granted",
+            claim=Claim.objects.get(participant=who(growth, name)),
+            qualified_by="test",
+        )
+
+
+def settle(growth: CampaignGrowth) -> None:
+    [packet] = Packet.objects.filter(campaigns=growth.campaign)
+    while settlement.settle_lane(packet.lanes.get().pk).left:
+        pass
+
+
+def held_fen(growth: CampaignGrowth, name: str) -> int:
+    return wallet_balance(who(growth, name)).held_fen
+
+
+def carry_out() -> None:
+    for _ in range(5):
+        bans_carry_out()
+        Ban.objects.filter(is_done=False).update(due_at="2020-01-01T00:00Z")
+    assert not Ban.objects.filter(is_done=False).exists()
+
+
+def test_nobody_is_bound_to_or_by_a_banned_person() -> None:
+    growth, elsewhere = sharing(), sharing()
+    code = link_of(growth, "ann").code
+    touch = touch_of_code(growth, code)
+    assert not isinstance(touch, BindResult)
+
+    ban(growth, "ann")
+
+    app = app_of(growth.campaign)
+    late = referral_bind(growth=growth, invitee=who(growth, "bob"), client_app_id=app, touch=touch)
+    assert late is BindResult.BLOCKED  # the code was read before the ban
+    assert touch_of_code(growth, code) is BindResult.UNKNOWN_CODE
+    assert bind(growth, "ann", "cem") is BindResult.BLOCKED
+    assert not Referral.objects.exists()
+    assert is_banned(growth.campaign.pk, who(growth, "ann"))
+    assert not is_banned(elsewhere.campaign.pk, who(growth, "ann"))
+    link = ShareLink.objects.get(code=code)
+    assert link.revoked_at is not None
+
+
+def test_a_ban_everywhere_is_one_in_each_campaign() -> None:
+    growth = sharing()
+
+    ban(growth, "ann", everywhere=True)
+
+    assert bind(growth, "bob", "cem") is BindResult.BOUND
+    assert bind(growth, "ann", "cem") is BindResult.BLOCKED
+
+
+def test_a_person_is_banned_once() -> None:
+    growth = sharing()
+    first = ban(growth, "ann")
+
+    with pytest.raises(ServiceError, match="banned already"):
+        ban(growth, "ann")
+    with pytest.raises(ServiceError, match="Say why"):
+        person_ban(participant=who(growth, "bob"), campaign=None, actor="staff:eva", reason=" ")
+
+    assert Ban.objects.get() == first
+    assert AuditEvent.objects.filter(action="person.ban").count() == 1
+
+
+def test_the_trees_unpaid_rewards_are_held_and_come_back() -> None:
+    growth = sharing()
+    for friend, inviter in (("bob", "ann"), ("cem", "bob"), ("dan", "cem"), ("joe", "eve")):
+        bind(growth, friend, inviter)
+    bind(growth, "ann", "top")
+    rewarded(growth, "top", "ann", "bob", "cem", "eve")
+    settle(growth)
+    won = dict(Claim.objects.values_list("participant", "amount_fen"))
+    won = {bytes(person): fen for person, fen in won.items()}
+
+    made = ban(growth, "ann")
+    carry_out()
+
+    for name in ("ann", "bob", "cem"):
+        assert held_fen(growth, name) == won[who(growth, name)]
+    for name in ("top", "eve"):
+        assert held_fen(growth, name) == 0
+    assert Hold.objects.count() == 3
+    wallets.assert_sound()
+
+    [of_bob] = Hold.objects.filter(participant=who(growth, "bob"))
+    ban_lift(ban_id=made.pk, actor="staff:zoe", reason="it was her shop")
+    carry_out()
+
+    of_bob.refresh_from_db()
+    assert (of_bob.state, of_bob.resolved_by) == ("released", "staff:zoe")
+    assert [held_fen(growth, name) for name in ("ann", "bob", "cem")] == [0, 0, 0]
+    assert ShareLink.objects.filter(revoked_at=None).count() == ShareLink.objects.count()
+    assert bind(growth, "new", "ann") is BindResult.BOUND
+    with pytest.raises(ServiceError, match="lifted already"):
+        ban_lift(ban_id=made.pk, actor="staff:zoe", reason="again")
+    wallets.assert_sound()
+
+
+def test_a_reward_that_is_not_settled_yet_is_held_once_it_is() -> None:
+    growth = sharing()
+    bind(growth, "bob", "ann")
+    rewarded(growth, "ann")
+    made = ban(growth, "ann")
+
+    assert bans_carry_out() == 0
+    made.refresh_from_db()
+    assert not made.is_done
+    settle(growth)
+    carry_out()
+
+    assert held_fen(growth, "ann") == Claim.objects.get().amount_fen
+    assert BanReward.objects.get().hold is not None
+
+
+def test_a_sweep_that_comes_twice_holds_once() -> None:
+    growth = sharing()
+    for friend, inviter in (("bob", "ann"), ("cem", "bob"), ("dan", "cem")):
+        bind(growth, friend, inviter)
+    rewarded(growth, "ann", "bob", "cem")
+    settle(growth)
+    ban(growth, "ann")
+
+    done = world.together([bans_carry_out] * 4, threads=4)
+
+    assert sum(int(one) for one in done if isinstance(one, int)) == 3
+    assert [one for one in done if isinstance(one, BaseException)] == []
+    assert Hold.objects.count() == BanReward.objects.count() == 3
+
+
+def test_packets_of_a_banned_person_stop_until_the_ban_is_lifted() -> None:
+    growth = sharing()
+    packet = world.open_packet()
+    PeoplePacket.objects.create(packet=packet, participant=who(growth, "ann"), key="k")
+
+    made = ban(growth, "ann")
+    packet.refresh_from_db()
+    assert packet.state == Packet.State.PAUSED
+
+    ban_lift(ban_id=made.pk, actor="staff:zoe", reason="a mistake")
+    packet.refresh_from_db()
+    assert packet.state == Packet.State.OPEN
