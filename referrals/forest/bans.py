@@ -14,6 +14,7 @@ from __future__ import annotations
 import datetime as dt
 import uuid
 from collections.abc import Callable
+from typing import Any
 
 from django.db import IntegrityError, connection, transaction
 from django.db.models import Q, QuerySet
@@ -166,7 +167,7 @@ def bans_carry_out(batch: int = BATCH) -> int:
 
 
 def _hold(ban: Ban, batch: int) -> int:
-    names = {
+    names: dict[str, Any] = {
         "ban": ban.pk,
         "person": bytes(ban.participant),
         "campaign": ban.campaign_id,
