@@ -21,7 +21,7 @@ import pytest
 from playwright.sync_api import Locator, expect
 
 from tests.browser.crowd import Crowd
-from tests.browser.hand import PATIENCE_MS, PICTURES, Hand
+from tests.browser.hand import PATIENCE_MS, PICTURES, WINDOW, Hand
 from tests.private_copy import Copy
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.nightly]
@@ -43,6 +43,7 @@ OTHERS = (
 SLOW = 5  # of them wait for their turn
 PATIENCE_S = 60
 LEAST_FEN = 10  # the sandbox pays no less
+PHONE = {"width": 390, "height": 850}
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,9 @@ def test_a_payout_that_nobody_knows_of_is_ended_by_two(
     expect(finance.page.locator("[data-manual=too_long]")).to_be_visible()
     expect(finance.page.locator("[data-item=submit]").first).to_be_visible()
     finance.picture("payout", whole=True)
+    finance.page.set_viewport_size(PHONE)  # type: ignore[arg-type]
+    assert finance.page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    finance.page.set_viewport_size(WINDOW)  # type: ignore[arg-type]
     asked = column(laisee, payout, "fence")
     finance.click(finance.page.locator("[data-act=query]"))
     finance.fill(finance.page.locator("textarea[name=reason]"), REASON[language])
