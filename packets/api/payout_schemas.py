@@ -103,6 +103,8 @@ def state_of(payout: Payout) -> WithdrawalState:
             return WithdrawalState.REVIEW if looked_at else WithdrawalState.WAITING
         case Payout.State.SUBMITTING | Payout.State.ACCEPTED | Payout.State.UNKNOWN:
             return WithdrawalState.SENDING
+        case Payout.State.USER_ACTION if payout.cancel_asked:
+            return WithdrawalState.SENDING
         case Payout.State.USER_ACTION:
             return WithdrawalState.USER_ACTION
         case Payout.State.PAID:

@@ -58,7 +58,8 @@ def callback_receive(*, account: ProviderAccount, headers: Mapping[str, str], ra
         if number.state == PayoutNumber.State.LIVE:
             # A call under way looks at `called_back_at` when it ends.
             no_call = Q(lease_until=None) | Q(lease_until__lte=Now())
-            Payout.objects.filter(no_call, id=payout.id).update(
+            # What is to be cancelled is due already, and the answer to that is news as well.
+            Payout.objects.filter(no_call, id=payout.id).exclude(step=Payout.Step.CANCEL).update(
                 step=Payout.Step.QUERY, next_attempt_at=Now()
             )
     return True

@@ -92,7 +92,7 @@ def decide(now: Standing, result: Result, timing: Timing, jitter: float) -> Deci
         case Kind.ACCEPTED | Kind.PENDING:
             return _ask(now, State.ACCEPTED, timing, jitter)
         case Kind.USER_ACTION:
-            return _ask(now, State.USER_ACTION, timing, jitter)
+            return _confirmable(now, timing, jitter)
         case Kind.RETRY_SAME:
             return _retry(now, result, timing, jitter)
         case Kind.UNKNOWN:
@@ -111,6 +111,13 @@ def _failed(now: Standing, result: Result) -> Decision:
 
 def _ask(now: Standing, state: State, timing: Timing, jitter: float) -> Decision:
     return Decision(state, Step.QUERY, _spread(timing.wait_s(now.queries), jitter))
+
+
+def _confirmable(now: Standing, timing: Timing, jitter: float) -> Decision:
+    """It waits for its owner, who may have asked meanwhile that it be cancelled."""
+    if now.cancel_asked and now.made != Step.CANCEL:
+        return Decision(State.USER_ACTION, Step.CANCEL, 0.0)
+    return _ask(now, State.USER_ACTION, timing, jitter)
 
 
 def _retry(now: Standing, result: Result, timing: Timing, jitter: float) -> Decision:

@@ -41,6 +41,8 @@ from packets.payouts.allowance import (
 from packets.payouts.numbers import payee_encrypt
 from packets.payouts.rules import ManualReason
 from packets.payouts.sending import clearing_account, payout_money_end
+from packets.providers import provider_of
+from packets.providers.base import CredentialsMissing
 from packets.wallets import one_at_a_time, wallet_of
 
 __all__ = ["eta_new_s", "eta_s", "payee_mask", "payout_cancel", "payout_create", "payouts_of"]
@@ -101,7 +103,9 @@ def payout_create(
 def payout_cancel(*, participant: bytes, payout_id: uuid.UUID) -> Payout | None:
     """Put the money back, as long as nothing was sent. None: this person has no such payout.
 
-    TransitionRefused where it is on its way or at another end; a repeat changes nothing.
+    What waits for its owner's confirmation at the provider is cancelled there, where the provider
+    can do that; the money is back when the provider has said so. TransitionRefused where it is
+    on its way or at another end; a repeat changes nothing.
     """
     mine = payouts_of(participant).filter(id=payout_id)
     with transaction.atomic():
@@ -118,9 +122,25 @@ def payout_cancel(*, participant: bytes, payout_id: uuid.UUID) -> Payout | None:
         if cancelled:
             payout_money_end(payout_id=payout_id, actor=_actor(participant), evidence={})
     payout = mine.first()
+    if payout is not None and payout.state == State.USER_ACTION:
+        return _cancel_there(payout)
     if payout is not None and payout.state != State.CANCELLED:
         raise TransitionRefused(f"withdrawal {payout_id.hex}", payout.state, (State.CREATED,))
     return payout
+
+
+def _cancel_there(payout: Payout) -> Payout:
+    try:
+        able = provider_of(payout.account).capabilities.cancel
+    except CredentialsMissing:
+        able = False
+    if not able:
+        raise TransitionRefused(f"withdrawal {payout.id.hex}", payout.state, (State.CREATED,))
+    # A call under way ends first: it looks whether this was asked for.
+    waiting = Payout.objects.filter(id=payout.id, state=State.USER_ACTION)
+    waiting.update(cancel_asked=True)
+    waiting.filter(lease_until=None).update(step=Step.CANCEL, next_attempt_at=Now())
+    return payouts_of(bytes(payout.participant)).get(id=payout.id)
 
 
 def _actor(participant: bytes) -> str:

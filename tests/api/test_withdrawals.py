@@ -21,13 +21,14 @@ from packets.models import Packet, Payout, ProviderAccount
 from packets.payouts import sending, withdrawals
 from packets.payouts.allowance import percentile
 from packets.payouts.withdrawals import payee_mask
+from packets.providers.base import Kind, Result
 from packets.providers.sandbox.adapter import CAPABILITIES
 from packets.wallets import wallet_of
 from tests import wallets
 from tests.api.answers import Answer
 from tests.api.doors import Visitor
 from tests.campaign import stage
-from tests.packets.payouts.stage import payout_of, wallet_with
+from tests.packets.payouts.stage import Rail, payout_of, use, wallet_with
 from tests.wallets import assert_sound, available_fen, books, digest, fill
 
 assert CAPABILITIES.max_fen is not None
@@ -419,6 +420,26 @@ def test_what_is_on_its_way_isnt_taken_back(alice: Visitor) -> None:
     assert (answer.status, answer.code) == (409, "conflict")
     assert "`waiting`" in answer.json["detail"]
     assert books() == before
+
+
+def test_what_waits_for_her_is_cancelled_at_the_provider(
+    alice: Visitor, app: ClientApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rail = use(monkeypatch, Rail().says(Result(Kind.USER_ACTION, user_action={"package": "p"})))
+    monkeypatch.setattr("packets.payouts.withdrawals.provider_of", lambda account: rail)
+    made = withdraw(alice).json
+    assert sending.payout_step()
+    assert alice.get(f"/me/withdrawals/{made['id']}").json["state"] == "user_action"
+
+    assert cancel(alice, made["id"]).json["state"] == "sending"
+    assert cancel(alice, made["id"]).json["state"] == "sending"
+
+    rail.says(Result(Kind.FAILED_FINAL, code="CANCELLED"))
+    assert sending.payout_step()
+    assert rail.steps == ["submit", "cancel"]
+    assert alice.get(f"/me/withdrawals/{made['id']}").json["state"] == "cancelled"
+    assert available_fen(app, "alice") == 10_000
+    assert_sound()
 
 
 # --- again ----------------------------------------------------------------------------------------

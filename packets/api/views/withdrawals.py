@@ -117,7 +117,11 @@ class WithdrawalCancel(ParticipantView):
     @extend_schema(
         operation_id="me_withdrawals_cancel_create",
         summary="Take a withdrawal back",
-        description="Possible as long as it is `waiting` or in `review`; 409 afterwards.",
+        description=(
+            "Possible as long as it is `waiting` or in `review`; what waits for you "
+            "(`user_action`) is cancelled at the provider, where it can do that, and is "
+            "`cancelled` when the provider has said so. 409 otherwise."
+        ),
         parameters=[KEY_PARAMETER],
         request=None,
         responses={200: schemas.Withdrawal, **problems(*KEY_PROBLEMS, Code.CONFLICT)},
@@ -134,7 +138,8 @@ class WithdrawalCancel(ParticipantView):
             raise ProblemError(
                 409,
                 Code.CONFLICT,
-                "Only a withdrawal that is `waiting` or in `review` can be taken back.",
+                "Only a withdrawal that is `waiting`, in `review` or waits for its owner can be "
+                "taken back.",
             ) from late
         if payout is None:
             no_withdrawal()

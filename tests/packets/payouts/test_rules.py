@@ -137,3 +137,13 @@ def test_a_dead_number_is_followed_by_a_new_one_three_times() -> None:
 
     assert said(FRESH, dead).step == Step.SUBMIT
     assert said(replace(FRESH, numbers=3), dead).state == State.FAILED
+
+
+def test_what_its_owner_has_cancelled_is_cancelled_when_nobody_calls() -> None:
+    waits = Result(Kind.USER_ACTION)
+    asked = replace(FRESH, state=State.USER_ACTION, made=Step.QUERY, cancel_asked=True)
+
+    assert said(asked, waits).step == Step.CANCEL
+    assert said(replace(asked, made=Step.CANCEL), waits).step == Step.QUERY
+    assert said(asked, Result(Kind.FAILED_FINAL)).state == State.CANCELLED
+    assert said(asked, Result(Kind.PAID)).state == State.PAID
