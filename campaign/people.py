@@ -75,6 +75,7 @@ class Act(enum.StrEnum):
     RESOLVE_DIFFERENCE = "resolve_difference"
     RESOLVE_HOLDS = "resolve_holds"
     SET_RISK_RULES = "set_risk_rules"
+    SWITCH_CHANNEL = "switch_channel"
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,7 @@ RIGHTS: dict[Act, Right] = {
     Act.RESOLVE_DIFFERENCE: Right("packets.reconcile"),
     Act.RESOLVE_HOLDS: Right("packets.resolve_hold", money=True),
     Act.SET_RISK_RULES: Right("packets.change_riskrule"),
+    Act.SWITCH_CHANNEL: Right("campaign.change_campaignchannel"),
 }
 
 _SEE_CAMPAIGNS = (
@@ -133,7 +135,8 @@ _SEE_CAMPAIGNS = (
 )
 _SEE_CLAIMS = (
     "packets.view_claim packets.view_claimstate packets.view_participant packets.view_ticket "
-    "packets.view_peoplepacket"
+    "packets.view_peoplepacket campaign.view_campaignchannel referrals.view_sharelink "
+    "referrals.view_complaint"
 )
 _SEE_PAYOUTS = "packets.view_payout packets.view_provideraccount"
 _SEE_STATEMENTS = "packets.view_statement packets.view_difference packets.view_stockcheck"
@@ -158,7 +161,8 @@ GROUPS: dict[Group, frozenset[str]] = {
             "campaign.add_campaigntemplate campaign.change_campaigntemplate "
             "campaign.delete_campaigntemplate engine.view_clientapp engine.view_forcedoutcome "
             "engine.add_forcedoutcome engine.change_forcedoutcome engine.delete_forcedoutcome "
-            "packets.add_limitrule packets.change_limitrule packets.stop_peoplepackets",
+            "packets.add_limitrule packets.change_limitrule packets.stop_peoplepackets "
+            "campaign.change_campaignchannel",
         ),
         Group.APPROVER: (
             _SEE_CAMPAIGNS,
@@ -199,7 +203,8 @@ GROUPS: dict[Group, frozenset[str]] = {
             "engine.view_clientkey engine.add_clientkey engine.change_clientkey "
             "engine.view_apikey engine.add_apikey engine.change_apikey "
             "engine.view_forcedoutcome engine.add_forcedoutcome engine.change_forcedoutcome "
-            "engine.delete_forcedoutcome packets.add_limitrule packets.change_limitrule",
+            "engine.delete_forcedoutcome packets.add_limitrule packets.change_limitrule "
+            "campaign.change_campaignchannel",
         ),
         Group.RISK: (
             _SEE_CAMPAIGNS,
@@ -208,7 +213,7 @@ GROUPS: dict[Group, frozenset[str]] = {
             _SEE_HOLDS,
             _SEE_PAYOUTS,
             "packets.resolve_hold packets.add_riskrule packets.change_riskrule "
-            "packets.stop_peoplepackets",
+            "packets.stop_peoplepackets campaign.change_campaignchannel",
         ),
     }.items()
 }

@@ -223,6 +223,27 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
             ],
         ),
         (
+            _("Growth"),
+            False,
+            [
+                _item(
+                    _("Channels"), "share", "referrals_channels", "campaign.view_campaignchannel"
+                ),
+                _item(
+                    _("Share links"),
+                    "link",
+                    "referrals_sharelink_changelist",
+                    "referrals.view_sharelink",
+                ),
+                _item(
+                    _("Complaints"),
+                    "sentiment_dissatisfied",
+                    "referrals_complaint_changelist",
+                    "referrals.view_complaint",
+                ),
+            ],
+        ),
+        (
             # Open, for its badges are what somebody waits for.
             _("Money out"),
             False,

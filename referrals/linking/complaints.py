@@ -28,7 +28,7 @@ STOP_FACTOR = 3
 SLOWED_COOLDOWN_S = 600  # between two shares of a person while sharing is slowed
 LIFETIME_S = 2.0  # of what a process remembers
 MAX_CAMPAIGNS = 1_000
-RIGHT = "campaign.stop_campaign"  # who is told
+RIGHT = "campaign.change_campaignchannel"  # who is told
 
 
 class Mood(enum.StrEnum):

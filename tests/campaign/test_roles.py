@@ -20,7 +20,7 @@ from django.db.models.functions import Now
 from django.test import Client
 
 from campaign import services
-from campaign.models import Campaign, CampaignTemplate, TargetUpload, TopUp
+from campaign.models import Campaign, CampaignChannel, CampaignTemplate, TargetUpload, TopUp
 from campaign.people import GROUPS, RIGHTS, Act, Group, may
 from campaign.versions import version_hash
 from engine import forced
@@ -202,6 +202,11 @@ def scene_limit() -> Scene:
     wanted = Wanted(subject="device", limit=3, window_s=86_400)
     scene.other = limit_rule_set(wanted=wanted, actor="x")
     return scene
+
+
+def press_channel(client: Client, scene: Scene) -> Any:
+    words = {"way": "wechat:link:off", "reason": "the platform blocks it"}
+    return client.post(f"/admin/referrals/sharelink/channels/{scene.campaign.pk}/", words)
 
 
 def scene_hold() -> Scene:
@@ -443,6 +448,11 @@ STORIES: dict[Act, Story] = {
     Act.RESOLVE_HOLDS: Story(
         scene_hold, press_release_hold, lambda scene: Hold.objects.get().state == "released"
     ),
+    Act.SWITCH_CHANNEL: Story(
+        scene_live,
+        press_channel,
+        lambda scene: CampaignChannel.objects.filter(vehicle="link", is_on=False).count() == 1,
+    ),
     Act.SET_RISK_RULES: Story(
         scene_risk_rule,
         press_risk_rule,
@@ -529,7 +539,13 @@ def test_nobody_who_left_or_is_no_staff_may_do_anything() -> None:
 
 
 SEEN = {
-    "see campaigns, packets and claims": ["campaign_campaign", "packets_packet", "packets_claim"],
+    "see campaigns, packets and claims": [
+        "campaign_campaign",
+        "packets_packet",
+        "packets_claim",
+        "referrals_sharelink",
+        "referrals_complaint",
+    ],
     "see accounts, transfers and the audit log": [
         "packets_account",
         "packets_transfer",
