@@ -25,6 +25,6 @@ def give_rights(apps: Any, schema_editor: Any) -> None:
 
 
 class Migration(migrations.Migration):
-    dependencies = [("referrals", "0003_rewarding"), ("campaign", "0014_sharing")]
+    dependencies = [("referrals", "0004_bans"), ("campaign", "0014_sharing")]
 
     operations = [migrations.RunPython(give_rights, migrations.RunPython.noop)]
