@@ -18,6 +18,7 @@ from django.utils.translation import gettext_lazy as _
 from campaign.models import Campaign, Channel, Vehicle
 from engine.lib.auth import Caller
 from engine.lib.errors import ServiceError
+from referrals.forest.bans import is_banned
 from referrals.linking import codes
 from referrals.linking.complaints import SLOWED_COOLDOWN_S, Mood, mood_now
 from referrals.linking.spread import Spread, spread_of
@@ -78,7 +79,7 @@ def _refuse_blocked(campaign: Campaign, caller: Caller) -> None:
     revoked = ShareLink.objects.filter(
         campaign=campaign, participant=caller.participant, revoked_at__isnull=False
     )
-    if revoked.exists():
+    if revoked.exists() or is_banned(campaign.pk, caller.participant):
         raise SharingBlocked
 
 

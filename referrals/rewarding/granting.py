@@ -31,6 +31,7 @@ from packets.claiming.registry import registry
 from packets.claiming.sync import SyncDriver, password_key, ticket_keys
 from packets.models import Claim, Packet, Participant, Ticket
 from packets.tickets import OWN_KEYS, ticket_issue
+from referrals.forest.bans import is_banned
 from referrals.models import Referral, Reward
 
 Side: TypeAlias = Reward.Side
@@ -86,6 +87,8 @@ def reward_grant(*, share: Share, qualified_by: str) -> Reward:
     person = Participant.objects.filter(digest=share.participant).first()
     if person is None:
         raise NotYet("the person's name isn't known yet")
+    if is_banned(share.referral.campaign_id, share.participant):
+        raise NotYet("the person is banned")  # due again, and granted if the ban is lifted
     admitted = Ticket.objects.filter(client_app_id=person.client_app_id, key=share.key).first()
     if admitted is not None:
         # To that packet, also where the campaign names another by now.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from campaign.models import CampaignGrowth
+from campaign.models import CampaignChannel, CampaignGrowth, Channel, Vehicle
 from engine.lib.errors import ServiceError
 from engine.models import AuditEvent
 from packets import settlement
@@ -12,7 +12,9 @@ from packets.models import Claim, Hold, Packet, PeoplePacket
 from packets.selectors import wallet_balance
 from referrals.forest.bans import ban_lift, bans_carry_out, is_banned, person_ban
 from referrals.forest.binding import BindResult, referral_bind, touch_of_code
+from referrals.linking import links
 from referrals.models import Ban, BanReward, Referral, Reward, ShareLink
+from referrals.rewarding.granting import NotYet, Share, reward_grant
 from tests import wallets, world
 from tests.referrals.stage import app_of, bind, link_of, sharing
 
@@ -91,6 +93,42 @@ def test_a_ban_everywhere_is_one_in_each_campaign() -> None:
 
     assert bind(growth, "bob", "cem") is BindResult.BOUND
     assert bind(growth, "ann", "cem") is BindResult.BLOCKED
+
+
+def test_a_banned_person_gets_no_link_even_without_having_had_one() -> None:
+    growth = sharing()
+    bob = world.person("bob", app_of(growth.campaign))
+    CampaignChannel.objects.get_or_create(
+        campaign=growth.campaign, channel=Channel.WECHAT, vehicle=Vehicle.LINK
+    )
+    ban(growth, "bob", everywhere=True)
+
+    with pytest.raises(links.SharingBlocked):
+        links.link_share(campaign=growth.campaign, caller=bob, channel=Channel.WECHAT)
+
+    assert not ShareLink.objects.exists()
+
+
+def test_a_reward_of_a_banned_person_waits() -> None:
+    growth = sharing()
+    bind(growth, "bob", "ann")
+    world.claim(
+        Packet.objects.get(campaigns=growth.campaign),
+        world.person("ann", app_of(growth.campaign)),
+    )
+    ban(growth, "ann")
+    share = Share(
+        Referral.objects.get(),
+        Reward.Side.INVITER,
+        who(growth, "ann"),
+        Packet.objects.get(campaigns=growth.campaign),
+        None,
+    )
+
+    with pytest.raises(NotYet, match="banned"):
+        reward_grant(share=share, qualified_by="test")
+
+    assert not Reward.objects.exists()
 
 
 def test_a_person_is_banned_once() -> None:
