@@ -348,11 +348,6 @@ PAYOUT_GIVE_UP_S = env.seconds("PAYOUT_GIVE_UP_S", (48 * 3_600,))[0]
 # A call under way holds its payout so long: more than the longest call (providers/base.py).
 PAYOUT_LEASE_S = env.seconds("PAYOUT_LEASE_S", (60,))[0]
 
-# --- Share pages (referrals/sharing/) -------------------------------------------------------------
-# A copy that shows itself plays the app too: a friend joins and claims on the page behind a link.
-# It makes people up, so it has no place where money is real (a system check refuses it there).
-DEMO_APP = env.boolean("DEMO_APP", False)
-
 # --- Logs -----------------------------------------------------------------------------------------
 LOG_LEVEL = env.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
 LOG_FORMAT = env.choice("LOG_FORMAT", "json", ("json", "console"))

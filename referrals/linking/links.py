@@ -28,7 +28,7 @@ DRAWS = 5  # a code that is taken is drawn again; one in a million million is, a
 
 
 class SharingBlocked(Exception):
-    """This person's links were revoked: they may not share this campaign any more."""
+    """This person was banned, or their links revoked: they may not share this campaign."""
 
 
 @dataclass

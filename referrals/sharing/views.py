@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from django.utils import translation
@@ -91,9 +90,6 @@ def share_page(request: HttpRequest, code: str) -> HttpResponse:
         picture=growth.image_url if growth.image_url.startswith("https://") else "",
         code=_grouped(link.code) if Vehicle.TEXT in ways else "",
         button=with_click(growth.destination, growth.destination_hosts, token),
-        demo=f"/s/{link.code}/demo?{urlencode({'click': token})}"
-        if settings.DEMO_APP and token
-        else "",
         switch=_switch(vehicle, language),
         reasons=REASONS,
     )

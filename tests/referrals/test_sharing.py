@@ -14,13 +14,14 @@ from django.test import Client
 
 from campaign.models import Campaign, CampaignChannel, CampaignGrowth
 from packets.models import Transfer
+from referrals.forest.bans import person_ban
 from referrals.forest.binding import Touch, touch_of_click
 from referrals.linking import agents, complaints, misses, spread, visits
 from referrals.linking.destinations import allowed, with_click
 from referrals.models import Complaint, ShareLink, Visit
 from tests.campaign import stage as campaigns
-from tests.referrals.stage import bind, link_of, sharing
-from tests.world import together
+from tests.referrals.stage import app_of, bind, link_of, sharing
+from tests.world import person, together
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -457,7 +458,11 @@ def test_refusals_of_a_link_say_why() -> None:
         )
     spread.forget()
 
+    cat = person("cat", app_of(growth.campaign)).participant
+    person_ban(participant=cat, campaign=growth.campaign, actor="staff:ray", reason="a farm")
+
     assert ask(growth, "bob").status_code == 403
+    assert ask(growth, "cat").status_code == 403  # banned before there was any link
     assert ask(growth, "bob", channel="wechat").status_code == 403
     off = ask(growth, channel="qq")
     assert (off.status_code, off.json()["errors"][0]["code"]) == (422, "channel_off")
