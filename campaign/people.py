@@ -76,6 +76,7 @@ class Act(enum.StrEnum):
     RESOLVE_HOLDS = "resolve_holds"
     SET_RISK_RULES = "set_risk_rules"
     SWITCH_CHANNEL = "switch_channel"
+    SET_TICKET_RULES = "set_ticket_rules"
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,7 @@ RIGHTS: dict[Act, Right] = {
     Act.RESOLVE_HOLDS: Right("packets.resolve_hold", money=True),
     Act.SET_RISK_RULES: Right("packets.change_riskrule"),
     Act.SWITCH_CHANNEL: Right("campaign.change_campaignchannel"),
+    Act.SET_TICKET_RULES: Right("referrals.change_ticketrule"),
 }
 
 _SEE_CAMPAIGNS = (
@@ -136,7 +138,8 @@ _SEE_CAMPAIGNS = (
 _SEE_CLAIMS = (
     "packets.view_claim packets.view_claimstate packets.view_participant packets.view_ticket "
     "packets.view_peoplepacket campaign.view_campaignchannel referrals.view_sharelink "
-    "referrals.view_complaint"
+    "referrals.view_complaint referrals.view_reward referrals.view_serverevent "
+    "referrals.view_ticketrule"
 )
 _SEE_PAYOUTS = "packets.view_payout packets.view_provideraccount"
 _SEE_STATEMENTS = "packets.view_statement packets.view_difference packets.view_stockcheck"
@@ -162,7 +165,8 @@ GROUPS: dict[Group, frozenset[str]] = {
             "campaign.delete_campaigntemplate engine.view_clientapp engine.view_forcedoutcome "
             "engine.add_forcedoutcome engine.change_forcedoutcome engine.delete_forcedoutcome "
             "packets.add_limitrule packets.change_limitrule packets.stop_peoplepackets "
-            "campaign.change_campaignchannel",
+            "campaign.change_campaignchannel "
+            "referrals.add_ticketrule referrals.change_ticketrule",
         ),
         Group.APPROVER: (
             _SEE_CAMPAIGNS,

@@ -241,6 +241,24 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
                     "referrals_complaint_changelist",
                     "referrals.view_complaint",
                 ),
+                _item(
+                    _("Rewards"),
+                    "card_giftcard",
+                    "referrals_reward_changelist",
+                    "referrals.view_reward",
+                ),
+                _item(
+                    _("Ticket rules"),
+                    "confirmation_number",
+                    "referrals_ticketrule_changelist",
+                    "referrals.view_ticketrule",
+                ),
+                _item(
+                    _("Reported events"),
+                    "event_note",
+                    "referrals_serverevent_changelist",
+                    "referrals.view_serverevent",
+                ),
             ],
         ),
         (

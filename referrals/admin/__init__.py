@@ -1,11 +1,13 @@
 """Growth in the admin.
 
-channels.py    a campaign's channels and vehicles: switches, and what each brought
-links.py       share links and complaints, to look at
+channels.py      a campaign's channels and vehicles: switches, and what each brought
+links.py         share links and complaints, to look at
+rewards.py       what was granted and why; the events that apps reported
+ticket_rules.py  for what people get tickets by themselves
 """
 
 from __future__ import annotations
 
-from referrals.admin import links
+from referrals.admin import links, rewards, ticket_rules
 
-__all__ = ["links"]
+__all__ = ["links", "rewards", "ticket_rules"]

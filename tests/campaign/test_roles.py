@@ -42,6 +42,9 @@ from packets.models import (
     Statement,
 )
 from packets.payouts.manual import payout_mark_ask
+from referrals.events.rules import Wanted as WantedTickets
+from referrals.events.rules import ticket_rule_set
+from referrals.models import TicketRule
 from tests import wallets
 from tests.admin import desk
 from tests.campaign import stage
@@ -195,6 +198,23 @@ def press_limit(client: Client, scene: Scene) -> Any:
         "window": "1", "unit": "3600", "timezone": "Asia/Shanghai", "when_away": "refuse",
     }  # fmt: skip
     return client.post(f"/admin/packets/limitrule/{rule.pk}/change/", words)
+
+
+def press_ticket_rule(client: Client, scene: Scene) -> Any:
+    rule = scene.other
+    words = {
+        "campaign": rule.campaign_id, "packet_id": rule.packet.public_id, "by": "daily",
+        "a_day": "1", "in_all": "7", "is_active": "on",
+    }  # fmt: skip
+    return client.post(f"/admin/referrals/ticketrule/{rule.pk}/change/", words)
+
+
+def scene_ticket_rule() -> Scene:
+    scene = scene_draft()
+    packet = stage.add_packet(scene.campaign, needs_ticket=True)
+    daily = WantedTickets(campaign=scene.campaign, packet=packet, by="daily")
+    scene.other = ticket_rule_set(wanted=daily, actor="x")
+    return scene
 
 
 def scene_limit() -> Scene:
@@ -414,6 +434,9 @@ STORIES: dict[Act, Story] = {
     ),
     Act.SET_LIMITS: Story(
         scene_limit, press_limit, lambda scene: LimitRule.objects.get().limit == 7
+    ),
+    Act.SET_TICKET_RULES: Story(
+        scene_ticket_rule, press_ticket_rule, lambda scene: TicketRule.objects.get().in_all == 7
     ),
     Act.STOP_PEOPLE: Story(
         scene_draft,

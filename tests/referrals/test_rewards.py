@@ -342,24 +342,24 @@ def test_who_dies_between_the_claim_and_its_row_is_repeated_to_the_same_end(
     assert Claim.objects.filter(packet=growth.invitee_packet).count() == 1
 
 
-def _both_count_before_either_is_admitted(monkeypatch: pytest.MonkeyPatch) -> None:
+def _both_count_before_either_is_admitted(monkeypatch: pytest.MonkeyPatch, meet_s: float) -> None:
     both = threading.Barrier(2)
     real = granting._admitted
 
     def count(share: granting.Share) -> int:
         found = real(share)
         with contextlib.suppress(threading.BrokenBarrierError):
-            both.wait(1.0)
+            both.wait(meet_s)
         return found
 
     monkeypatch.setattr(granting, "_admitted", count)
 
 
-def _last_of_the_cap(monkeypatch: pytest.MonkeyPatch) -> int:
+def _last_of_the_cap(monkeypatch: pytest.MonkeyPatch, meet_s: float) -> int:
     """Two friends qualify at once, and the inviter may earn one reward."""
     growth = rewarding(inviter_cap=1)
     rows = [qualified(growth, name, "ann") for name in ("bob", "cem")]
-    _both_count_before_either_is_admitted(monkeypatch)
+    _both_count_before_either_is_admitted(monkeypatch, meet_s)
     runs = [partial(running.qualification_run, referral_id=row.pk) for row in rows]
     at_once(runs, threads=2)
     return Reward.objects.filter(side="inviter", state="granted").count()
@@ -368,13 +368,14 @@ def _last_of_the_cap(monkeypatch: pytest.MonkeyPatch) -> int:
 def test_two_at_once_do_not_both_get_the_last_reward_of_a_cap(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert _last_of_the_cap(monkeypatch) == 1
+    # The lock keeps one out while the other waits for it here.
+    assert _last_of_the_cap(monkeypatch, meet_s=0.5) == 1
 
 
 @pytest.mark.control
 def test_without_the_persons_lock_they_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(granting, "_alone", lambda share: None)
-    assert _last_of_the_cap(monkeypatch) == 2
+    assert _last_of_the_cap(monkeypatch, meet_s=30.0) == 2
 
 
 def _crowd(people: int, portions: int) -> CampaignGrowth:
