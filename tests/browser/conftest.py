@@ -24,7 +24,10 @@ def browsers() -> Iterator[dict[str, Browser]]:
     why = chromium.missing()
     if why:
         pytest.skip(why)
-    with sync_playwright() as playwright:
+    with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
+        # Playwright keeps a loop in this thread; what a story looks up between two of its calls is
+        # no part of that loop, though Django takes it for one.
+        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
         started = {
             language: playwright.chromium.launch(
                 executable_path=chromium.executable(),
