@@ -76,6 +76,7 @@ class Act(enum.StrEnum):
     RESOLVE_HOLDS = "resolve_holds"
     SET_RISK_RULES = "set_risk_rules"
     SWITCH_CHANNEL = "switch_channel"
+    BAN_PERSON = "ban_person"
     SET_TICKET_RULES = "set_ticket_rules"
 
 
@@ -126,6 +127,7 @@ RIGHTS: dict[Act, Right] = {
     Act.RESOLVE_HOLDS: Right("packets.resolve_hold", money=True),
     Act.SET_RISK_RULES: Right("packets.change_riskrule"),
     Act.SWITCH_CHANNEL: Right("campaign.change_campaignchannel"),
+    Act.BAN_PERSON: Right("referrals.ban_person", money=True),
     Act.SET_TICKET_RULES: Right("referrals.change_ticketrule"),
 }
 
@@ -139,7 +141,8 @@ _SEE_CLAIMS = (
     "packets.view_claim packets.view_claimstate packets.view_participant packets.view_ticket "
     "packets.view_peoplepacket campaign.view_campaignchannel referrals.view_sharelink "
     "referrals.view_complaint referrals.view_reward referrals.view_serverevent "
-    "referrals.view_ticketrule"
+    "referrals.view_ticketrule "
+    "referrals.view_referral referrals.view_ban"
 )
 _SEE_PAYOUTS = "packets.view_payout packets.view_provideraccount"
 _SEE_STATEMENTS = "packets.view_statement packets.view_difference packets.view_stockcheck"
@@ -217,7 +220,8 @@ GROUPS: dict[Group, frozenset[str]] = {
             _SEE_HOLDS,
             _SEE_PAYOUTS,
             "packets.resolve_hold packets.add_riskrule packets.change_riskrule "
-            "packets.stop_peoplepackets campaign.change_campaignchannel",
+            "packets.stop_peoplepackets campaign.change_campaignchannel "
+            "referrals.ban_person",
         ),
     }.items()
 }

@@ -236,6 +236,13 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
                     "referrals.view_sharelink",
                 ),
                 _item(
+                    _("Referrals"),
+                    "account_tree",
+                    "referrals_referral_changelist",
+                    "referrals.view_referral",
+                ),
+                _item(_("Bans"), "block", "referrals_ban_changelist", "referrals.view_ban"),
+                _item(
                     _("Complaints"),
                     "sentiment_dissatisfied",
                     "referrals_complaint_changelist",

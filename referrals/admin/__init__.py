@@ -1,6 +1,7 @@
 """Growth in the admin.
 
 channels.py      a campaign's channels and vehicles: switches, and what each brought
+forest.py        who invited whom, a person in the forest as a picture, bans
 links.py         share links and complaints, to look at
 rewards.py       what was granted and why; the events that apps reported
 ticket_rules.py  for what people get tickets by themselves
@@ -8,6 +9,6 @@ ticket_rules.py  for what people get tickets by themselves
 
 from __future__ import annotations
 
-from referrals.admin import links, rewards, ticket_rules
+from referrals.admin import forest, links, rewards, ticket_rules
 
-__all__ = ["links", "rewards", "ticket_rules"]
+__all__ = ["forest", "links", "rewards", "ticket_rules"]

@@ -44,7 +44,7 @@ from packets.models import (
 from packets.payouts.manual import payout_mark_ask
 from referrals.events.rules import Wanted as WantedTickets
 from referrals.events.rules import ticket_rule_set
-from referrals.models import TicketRule
+from referrals.models import Ban, TicketRule
 from tests import wallets
 from tests.admin import desk
 from tests.campaign import stage
@@ -243,6 +243,12 @@ def press_release_hold(client: Client, scene: Scene) -> Any:
     return client.post(
         f"/admin/packets/hold/{scene.other.pk}/release/do/", {"reason": "looks fine"}
     )
+
+
+def press_ban(client: Client, scene: Scene) -> Any:
+    who = wallets.digest(scene.campaign.client_apps.get(), "mallory").hex()
+    path = f"/admin/referrals/referral/person/{scene.campaign.pk}/{who}/ban/"
+    return client.post(path, {"reason": "one phone, many people"})
 
 
 def scene_risk_rule() -> Scene:
@@ -475,6 +481,9 @@ STORIES: dict[Act, Story] = {
         scene_live,
         press_channel,
         lambda scene: CampaignChannel.objects.filter(vehicle="link", is_on=False).count() == 1,
+    ),
+    Act.BAN_PERSON: Story(
+        scene_live, press_ban, lambda scene: Ban.objects.filter(lifted_at=None).count() == 1
     ),
     Act.SET_RISK_RULES: Story(
         scene_risk_rule,
