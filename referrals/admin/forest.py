@@ -40,7 +40,7 @@ def _address(campaign_id: uuid.UUID, person: str) -> str:
 
 
 def _link(campaign_id: uuid.UUID, person: bytes) -> SafeString:
-    text = bytes(person).hex()
+    text = person.hex()
     return format_html('<a class="ls-link" href="{}">{}</a>', _address(campaign_id, text), text)
 
 
@@ -78,11 +78,11 @@ class ReferralAdmin(RowAdmin):
 
     @admin.display(description=gettext_lazy("friend"))
     def friend(self, row: Referral) -> SafeString:
-        return _link(row.campaign_id, row.invitee)
+        return _link(row.campaign_id, bytes(row.invitee))
 
     @admin.display(description=gettext_lazy("inviter"))
     def invited_by(self, row: Referral) -> SafeString:
-        return _link(row.campaign_id, row.inviter)
+        return _link(row.campaign_id, bytes(row.inviter))
 
 
 @admin.register(Ban)
