@@ -52,7 +52,7 @@ class LimitForm(forms.ModelForm):
         fields = ["subject", "measure", "method", "timezone", "when_away", "is_active", "note"]
         help_texts = {
             "subject": _(
-                "An app that names no device, or no chat group, meets no limit about one."
+                "A claim that names no device, chat group or share link meets no limit about one."
             ),
             "measure": _(
                 "What a claim is worth is known only once it is won: a limit over money refuses "

@@ -126,7 +126,13 @@ def claim(
         return (yield from _refuse(slot, over)) if (yield MayHaveWon(slot)) else over
     if packet.limits:
         charges = charges_of(
-            packet.limits, caller, address, packet.id.hex, packet.gate, password_key
+            packet.limits,
+            caller,
+            address,
+            packet.id.hex,
+            packet.gate,
+            password_key,
+            request.share_code,
         )
         return (yield from _within_limits(slot, caller, request.share_code, charges))
     return (yield from _take(slot, caller, request.share_code))

@@ -35,6 +35,7 @@ class Subject(enum.StrEnum):
     IP = "ip"
     SUBNET = "subnet"
     GROUP = "group"
+    LINK = "link"
     PACKET = "packet"
     CAMPAIGN = "campaign"
 
@@ -165,15 +166,16 @@ def charges_of(
     packet_hex: str,
     campaign: int,
     secret: bytes = b"",
+    share_code: str | None = None,
 ) -> tuple[Charge, ...]:
-    """The rules that a claim meets. Who names no device, or no group, meets no rule about one.
+    """The rules that a claim meets. Who names no device, group or link meets no rule about one.
 
     `address`: the client's, "" where it can't be told (all of those share one bucket). `secret`:
     what keeps addresses and names unreadable in Redis, the same in all processes.
     """
     charges = []
     for rule in rules:
-        subject = _subject(rule.subject, caller, address, packet_hex, campaign, secret)
+        subject = _subject(rule.subject, caller, address, packet_hex, campaign, secret, share_code)
         if subject:
             charges.append(Charge(rule, f"limit:{{{rule.id}:{subject}}}"))
     return tuple(charges)
@@ -186,6 +188,7 @@ def _subject(
     packet_hex: str,
     campaign: int,
     secret: bytes,
+    share_code: str | None,
 ) -> str:
     match subject:
         case Subject.PARTICIPANT:
@@ -194,6 +197,9 @@ def _subject(
             return _of_app(caller, caller.device, secret) if caller.device else ""
         case Subject.GROUP:
             return _of_app(caller, caller.group, secret) if caller.group else ""
+        case Subject.LINK:
+            code = _code_of(share_code or "")
+            return _of_app(caller, code, secret) if code else ""
         case Subject.IP:
             return _digest(address, secret)
         case Subject.SUBNET:
@@ -202,6 +208,14 @@ def _subject(
             return packet_hex
         case Subject.CAMPAIGN:
             return str(campaign)
+
+
+# As whoever reads codes takes them: however they were typed, it is the same link.
+_TYPED_AS = str.maketrans({"O": "0", "I": "1", "L": "1"})
+
+
+def _code_of(typed: str) -> str:
+    return "".join(filter(str.isalnum, typed)).upper().translate(_TYPED_AS)
 
 
 def _of_app(caller: Caller, text: str, secret: bytes) -> str:

@@ -27,6 +27,7 @@ class LimitRule(models.Model):
         IP = "ip", _("one address")
         SUBNET = "subnet", _("one network (/24, /64)")
         GROUP = "group", _("one chat group")
+        LINK = "link", _("one share link")
         PACKET = "packet", _("everybody of one packet")
         CAMPAIGN = "campaign", _("everybody of one campaign")
 

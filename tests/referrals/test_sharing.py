@@ -13,6 +13,7 @@ from django.db import connection
 from django.test import Client
 
 from campaign.models import Campaign, CampaignChannel, CampaignGrowth
+from packets.limit_rules import Wanted, limit_rule_set
 from packets.models import Transfer
 from referrals.forest.bans import person_ban
 from referrals.forest.binding import Touch, touch_of_click
@@ -499,3 +500,30 @@ def test_own_links_are_listed_with_what_they_led_to() -> None:
     [row] = page["results"]
     assert (row["code"], row["visits"], row["joins"], row["state"]) == (link.code, 1, 1, "active")
     assert row["rewards"] == {"granted": 0, "granted_fen": 0, "refused": 0, "currency": "CNY"}
+
+
+# --- limits of a link -----------------------------------------------------------------------------
+
+
+def test_a_limit_of_one_link_counts_it_however_its_code_is_typed() -> None:
+    growth, link = open_to()
+    app = growth.campaign.client_apps.get()
+    packet = campaigns.first_packet(growth.campaign)
+    limit_rule_set(wanted=Wanted(subject="link", limit=2, window_s=86_400), actor="x")
+
+    def claim(who: str, code: str | None) -> int:
+        body = {} if code is None else {"share_code": code}
+        answer = Client().post(
+            f"/api/v1/packets/{packet.public_id}/claims",
+            json.dumps(body),
+            content_type="application/json",
+            HTTP_AUTHORIZATION=f"Bearer {campaigns.token(app, who)}",
+        )
+        return int(answer.status_code)
+
+    assert claim("a", link.code) == 200
+    assert claim("b", f"{link.code[:5]}-{link.code[5:].lower()}") == 200
+    assert claim("c", link.code.replace("0", "o").replace("1", "l")) == 429
+    assert claim("a", link.code) == 200  # who has won hears of it
+    assert claim("d", link_of(growth, "bob").code) == 200
+    assert claim("e", None) == 200
