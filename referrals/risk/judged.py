@@ -1,0 +1,46 @@
+"""How well the detectors do on made-up worlds: the farmers they hold, and the honest people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from referrals.growing.world import KINDS, FarmKind, World
+from referrals.risk.detectors import find
+from referrals.risk.people import Bools
+
+HOLD_AT = 60  # the score from which the shipped policy holds
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    recall: dict[FarmKind, float]
+    honest_held: float  # a share of the honest people
+    hubs_held: int
+    hubs: int
+
+
+def held(world: World, hold_at: int = HOLD_AT) -> Bools:
+    """Whose money would be held."""
+    chosen = np.zeros(world.size, np.bool_)
+    for found in find(world):
+        if found.score >= hold_at:
+            chosen[found.rows] = True
+    return chosen
+
+
+def judge(world: World, hold_at: int = HOLD_AT) -> Judged:
+    """What would be held, beside the truth."""
+    chosen = held(world, hold_at)
+    honest = ~world.is_farmer
+    return Judged(
+        recall={
+            kind: float(chosen[rows].mean())
+            for kind in KINDS
+            if (rows := np.flatnonzero(world.of_kind(kind))).size
+        },
+        honest_held=float(chosen[honest].mean()),
+        hubs_held=int((chosen & world.is_hub).sum()),
+        hubs=int(world.is_hub.sum()),
+    )
