@@ -161,7 +161,7 @@ def _with_dead_invitees(people: People, label: Ints) -> Ints:
     large = (label != NONE) & (sizes[label] >= CLUSTER_PEOPLE)
     if people.active.shape[1] == 0:
         return label  # nobody knows who was seen again
-    dead = ~people.active.any(axis=1)
+    dead: Bools = ~np.asarray(people.active.any(axis=1))
     found = label.copy()
     invited = np.flatnonzero(people.inviter != NONE)
     above = people.inviter[invited]
