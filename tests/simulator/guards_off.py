@@ -28,10 +28,10 @@ def _repeat_is_a_win() -> Any:
     """A reservation made before is answered without its commit."""
     real = flow._commit
 
-    def commit(slot: Any, reservation: Any, caller: Any) -> Any:
+    def commit(slot: Any, reservation: Any, *asked: Any) -> Any:
         if reservation.code is Reserved.REPEAT:
             return Outcome(Result.WON, Claimed(slot.claim_id, reservation.portion, clock.now()))
-        return (yield from real(slot, reservation, caller))
+        return (yield from real(slot, reservation, *asked))
 
     return mock.patch.object(flow, "_commit", commit)
 
