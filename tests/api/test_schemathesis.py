@@ -160,6 +160,12 @@ def test_the_attack_covers_every_operation() -> None:
         "POST /api/v1/me/withdrawals/{withdrawal_id}/cancel",
         "POST /api/v1/payouts/{provider}/callback",
         "GET /api/v1/ops/invariants",
+        "GET /api/v1/me/referrals",
+        "GET /api/v1/me/share-links",
+        "POST /api/v1/campaigns/{slug}/referral",
+        "POST /api/v1/campaigns/{slug}/share-links",
         "POST /api/v1/server/tokens",
+        "GET /api/v1/me/tickets",
+        "POST /api/v1/server/events",
         "POST /api/v1/server/campaigns/{slug}/tickets",
     }

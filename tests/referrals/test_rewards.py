@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -20,6 +24,7 @@ from django.db.models import Sum
 from campaign.models import CampaignGrowth
 from engine.lib import clock
 from engine.models import EventKind, OutboxEvent
+from engine.run.paths import CHECKOUT
 from engine.webhooks.shapes import SHAPES
 from packets import services
 from packets.models import Claim, Ticket
@@ -340,6 +345,35 @@ def test_who_dies_between_the_claim_and_its_row_is_repeated_to_the_same_end(
     assert Reward.objects.get(side="invitee").claim_id == claimed.pk
     assert set(given(growth).values()) == {"granted"}
     assert Claim.objects.filter(packet=growth.invitee_packet).count() == 1
+
+
+def test_workers_that_are_killed_after_the_claim_leave_one_reward_a_side() -> None:
+    growth = rewarding()
+    row = qualified(growth, "bob", "ann")
+    for _ in range(2):
+        due_again()
+        with subprocess.Popen(
+            [sys.executable, "-m", "tests.referrals.reward_worker"],
+            env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+            cwd=CHECKOUT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as worker:
+            assert worker.stdout is not None
+            try:
+                assert worker.stdout.readline() == "claimed\n"
+            finally:
+                worker.send_signal(signal.SIGKILL)
+        assert (Reward.objects.count(), Claim.objects.filter(serial__gt=0).count()) == (0, 1)
+    row.refresh_from_db()
+    assert row.attempts == 2 and row.done_at is None
+
+    due_again()
+    sweep()
+
+    assert set(given(growth).values()) == {"granted"}
+    assert Claim.objects.filter(serial__gt=0).count() == Reward.objects.count() == 2
 
 
 def _both_count_before_either_is_admitted(monkeypatch: pytest.MonkeyPatch, meet_s: float) -> None:
