@@ -21,6 +21,7 @@ from referrals.models import Ban, Referral, Reward
 MAX_ABOVE = 4
 MAX_BELOW = 60
 MAX_LEVELS = 6
+MAX_FRIENDS = 12  # of one person, the newest: a hub of hundreds would hide everybody else
 X_STEP = 54
 Y_STEP = 74
 MARGIN = 34
@@ -84,13 +85,17 @@ def _below(campaign_id: uuid.UUID, person: bytes) -> dict[bytes, list[bytes]]:
     children: dict[bytes, list[bytes]] = {}
     level, left = [person], MAX_BELOW
     for _ in range(MAX_LEVELS):
-        if not level or left <= 0:
-            break
-        found = Referral.objects.filter(campaign=campaign_id, inviter__in=level)
-        pairs = list(found.order_by("id").values_list("inviter", "invitee")[:left])
-        for inviter, invitee in pairs:
-            children.setdefault(bytes(inviter), []).append(bytes(invitee))
-        level, left = [bytes(invitee) for _, invitee in pairs], left - len(pairs)
+        following: list[bytes] = []
+        for who in level:
+            if left <= 0:
+                return children
+            mine = Referral.objects.filter(campaign=campaign_id, inviter=who).order_by("-id")
+            found = mine.values_list("invitee", flat=True)[: min(left, MAX_FRIENDS)]
+            if friends := [bytes(friend) for friend in found]:
+                children[who] = friends
+                following += friends
+                left -= len(friends)
+        level = following
     return children
 
 
