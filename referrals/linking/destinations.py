@@ -1,7 +1,7 @@
 """Where the button of a share page leads: into the campaign's own list of hosts, never elsewhere.
 
-The address is the campaign's, never the query's. It is judged as a browser reads it, when staff
-save it and again whenever it is shown.
+The address is the campaign's, never the query's. It is judged as a browser reads it, whenever it is
+shown.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ _ID = re.compile(r"/(?:[0-9a-f]{32}|[0-9a-f-]{36}|[0-9a-f_]{32,}|\d+|[\w.-]+_[\w
 NAMES = set(
     """
     Laisee CNY UTC API JWT HS EdDSA Ed PEM SHA CSV TXT BOM ID IP URL HTTP SRE TOTP QR JSON LDAP
-    Redis GET POST Accept Control Command Mac esc MB HTTPS Webhook
+    Redis GET POST Accept Control Command Mac esc MB HTTPS Webhook QQ
     """.split()
 )
 # Words for programs that staff type as they are: object types of the audit log and its filters,
