@@ -1,6 +1,6 @@
 """A made-up world in arrays, the same for the same arguments.
 
-Nothing here touches a database; `writing.py` turns a world into rows. Honest people invite as
+Nothing here touches a database; `walking.py` leads a world into rows. Honest people invite as
 measured campaigns do (`honest.py`), farmers as farmers do (`farms.py`).
 """
 
