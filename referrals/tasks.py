@@ -63,3 +63,12 @@ def bans_sweep() -> None:
     from referrals.forest.bans import bans_carry_out
 
     bans_carry_out()
+
+
+@shared_task(name="referrals.tasks.risk_sweep")
+def risk_sweep() -> None:
+    """Find clusters of accounts that seem to be one person's, and hold what they have earned."""
+    from referrals.risk.cases import campaigns_sweep, rewards_hold
+
+    campaigns_sweep()
+    rewards_hold()

@@ -37,6 +37,7 @@ class RiskReason(enum.StrEnum):
     AMOUNT_PER_PERSON = RiskRule.Kind.AMOUNT_PER_PERSON.value
     WALLETS_PER_PAYEE = RiskRule.Kind.WALLETS_PER_PAYEE.value
     AMOUNT_PER_PAYEE = RiskRule.Kind.AMOUNT_PER_PAYEE.value
+    FARM = "farm"
     STAFF = "staff"
 
 
@@ -45,6 +46,7 @@ REASON_WORDS: dict[RiskReason, str | Promise] = {
     RiskReason.AMOUNT_PER_PERSON: _("More money won in a short time than usual"),
     RiskReason.WALLETS_PER_PAYEE: _("Many wallets paid out to one account"),
     RiskReason.AMOUNT_PER_PAYEE: _("More money paid out to one account than usual"),
+    RiskReason.FARM: _("One of many accounts that seem to belong together"),
     RiskReason.STAFF: _("Held by a person"),
 }
 

@@ -4,6 +4,7 @@
                           ─< Complaint
              ─< Referral ─< Reward      an accepted invitee → inviter edge; what each side earned
     Ban ─< BanReward                    a person who may not spread it, and rewards held for it
+    RiskCase ─< RiskMember ─< RiskReward  people who seem to be one, and rewards held for it
     ServerEvent                         what an app reports of a person, once per id
     Referral ── Qualification           whether it has earned its rewards yet
     Campaign ─< TicketRule ─< TicketDue for what people get tickets; each occasion, decided once
@@ -20,6 +21,7 @@ from referrals.models.events import ServerEvent
 from referrals.models.forest import Referral, Reward
 from referrals.models.links import Complaint, ShareLink, Visit
 from referrals.models.rewarding import ClaimCursor, Qualification, TicketDue, TicketRule
+from referrals.models.risk import RiskCase, RiskMember, RiskReward
 
 __all__ = [
     "Ban",
@@ -29,6 +31,9 @@ __all__ = [
     "Qualification",
     "Referral",
     "Reward",
+    "RiskCase",
+    "RiskMember",
+    "RiskReward",
     "ServerEvent",
     "ShareLink",
     "TicketDue",

@@ -43,6 +43,9 @@ TABLE_RIGHTS: dict[str, tuple[str, ...]] = {
     "packets_lane": ADD,
     "referrals_banreward": ADD,
     "referrals_referral": ADD,
+    "referrals_riskcase": ADD,
+    "referrals_riskmember": ADD_AND_CHANGE,  # rows are locked, which asks for the right to change
+    "referrals_riskreward": ADD,
     "referrals_reward": ADD,
     "referrals_serverevent": ADD,
     # Triggers let a payout change only along its machine's ways, and the others end once.

@@ -1,0 +1,132 @@
+"""From a chain of accounts with one purse to held rewards, and what a reviewer does with them."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from campaign.models import CampaignGrowth
+from engine.models import AuditEvent
+from packets import settlement
+from packets.holds.resolving import hold_release
+from packets.models import Claim, Hold, Packet
+from packets.payouts.withdrawals import payout_create
+from packets.selectors import wallet_balance
+from referrals.models import Referral, Reward, RiskCase, RiskMember, RiskReward
+from referrals.risk.cases import campaigns_sweep, rewards_hold
+from referrals.tasks import risk_sweep
+from tests import wallets, world
+from tests.referrals.stage import app_of, bind, sharing
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+CHAIN = [f"p{number}" for number in range(8)]
+FAMILY = ["ann", "bob", "cem", "dan"]
+
+
+def who(growth: CampaignGrowth, name: str) -> bytes:
+    return world.person(name, app_of(growth.campaign)).participant
+
+
+def earn(growth: CampaignGrowth, *names: str) -> None:
+    """Each has claimed, and it is the reward for whoever they were invited by, or invited first."""
+    packet = Packet.objects.get(campaigns=growth.campaign)
+    for name in names:
+        world.claim(packet, world.person(name, app_of(growth.campaign)))
+        person = who(growth, name)
+        edge = Referral.objects.filter(invitee=person).first()
+        Reward.objects.create(
+            referral=edge or Referral.objects.filter(inviter=person).earliest("id"),
+            side="invitee" if edge else "inviter",
+            participant=person,
+            state="granted",
+            claim=Claim.objects.get(participant=person),
+            qualified_by="test",
+        )
+    while settlement.settle_lane(packet.lanes.get().pk).left:
+        pass
+
+
+def pay_out(growth: CampaignGrowth, purse: str, *names: str) -> None:
+    """Each of them asks for one fen, to the same account."""
+    for name in names:
+        payout_create(
+            participant=who(growth, name),
+            client_app_id=app_of(growth.campaign),
+            amount_fen=1,
+            provider="bank",
+            payee_account=purse,
+            key=f"{purse}-{name}",
+        )
+
+
+@pytest.fixture
+def growth() -> CampaignGrowth:
+    """A chain of eight with one purse, and a family of four with another."""
+    wallets.bank()
+    growth = sharing()
+    for inviter, friend in pairwise(CHAIN):
+        bind(growth, friend, inviter)
+    for friend in FAMILY[1:]:
+        bind(growth, friend, "ann")
+    earn(growth, *CHAIN)
+    earn(growth, "ann")
+    return growth
+
+
+def test_a_chain_with_one_purse_is_held_and_a_family_is_not(growth: CampaignGrowth) -> None:
+    risk_sweep()
+    assert not RiskCase.objects.exists(), "nobody has shown a purse yet"
+
+    pay_out(growth, "purse-1", *CHAIN)
+    pay_out(growth, "purse-2", "ann")
+    risk_sweep()
+
+    [case] = RiskCase.objects.all()
+    assert case.score >= 60
+    assert {"cluster", "chain"} <= case.evidence.keys()
+    members = {bytes(one) for one in case.members.values_list("participant", flat=True)}
+    assert members == {who(growth, name) for name in CHAIN}
+    assert Hold.objects.count() == len(CHAIN)
+    for name in CHAIN:
+        balance = wallet_balance(who(growth, name))
+        assert balance.available_fen == 0 and balance.held_fen > 0
+    assert wallet_balance(who(growth, "ann")).held_fen == 0
+    hold = Hold.objects.first()
+    assert hold is not None and hold.reasons == ["farm"]
+    assert "purse-1" not in str(hold.evidence)
+    assert AuditEvent.objects.filter(action="risk.case").count() == 1
+    wallets.assert_sound()
+
+
+def test_what_a_reviewer_released_stays_released(growth: CampaignGrowth) -> None:
+    pay_out(growth, "purse-1", *CHAIN)
+    risk_sweep()
+    hold = Hold.objects.order_by("id").first()
+    assert hold is not None
+    hold_release(hold_id=hold.pk, actor="staff:eva", reason="a family business")
+
+    risk_sweep()
+
+    assert Hold.objects.count() == RiskReward.objects.count() == len(CHAIN)
+    assert wallet_balance(bytes(hold.participant)).held_fen == 0
+    wallets.assert_sound()
+
+
+def test_sweeps_at_once_write_one_case_and_hold_once(growth: CampaignGrowth) -> None:
+    pay_out(growth, "purse-1", *CHAIN)
+
+    for answer in world.together([campaigns_sweep] * 4, 4):
+        assert not isinstance(answer, BaseException), answer
+    for answer in world.together([rewards_hold] * 4, 4):
+        assert not isinstance(answer, BaseException), answer
+
+    assert RiskCase.objects.count() == 1
+    assert (
+        RiskMember.objects.count()
+        == RiskReward.objects.count()
+        == Hold.objects.count()
+        == len(CHAIN)
+    )
+    wallets.assert_sound()
