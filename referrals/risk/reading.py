@@ -8,6 +8,7 @@ and nobody is on the first day.
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
 import numpy as np
 from django.db import connection
@@ -51,7 +52,7 @@ SELECT EXISTS (SELECT FROM referrals_referral AS edge
 
 def campaign_people(campaign_id: uuid.UUID) -> tuple[list[bytes], Rows]:
     """The digests, and for each a row of the arrays."""
-    names = {"campaign": campaign_id, "most": PEOPLE_MAX}
+    names: dict[str, Any] = {"campaign": campaign_id, "most": PEOPLE_MAX}
     with connection.cursor() as cursor:
         cursor.execute(_REPORTS, names)
         (reports,) = cursor.fetchone()
