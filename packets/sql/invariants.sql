@@ -651,6 +651,8 @@ SELECT 'guards_in_place',
     ('packets_stockcheck', 'stockcheck_insert_only'),
     ('packets_account', 'account_moves_by_transfer'), ('packets_account', 'account_stays'),
     ('engine_auditevent', 'audit_chain'), ('engine_auditevent', 'audit_append_only'),
+    ('referrals_referral', 'referral_insert_only'), ('referrals_reward', 'reward_insert_only'),
+    ('referrals_serverevent', 'serverevent_insert_only'),
     ('engine_outboxevent', 'outboxevent_written_once'),
     ('engine_webhookattempt', 'webhookattempt_written_once')
  ) AS guard (relation, name)
