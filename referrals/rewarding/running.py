@@ -6,7 +6,7 @@ way (a full queue, a paused packet, a person without a name) leaves it due, with
 
 from __future__ import annotations
 
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.db.models.functions import Now
 
 from campaign.models import CampaignGrowth
@@ -32,6 +32,9 @@ def qualification_run(*, referral_id: int) -> list[Reward]:
             rewards.append(reward_grant(share=share, qualified_by=row.qualified_by))
         except NotYet as trouble:
             troubles.append(f"{share.side}: {trouble}")
+        except OperationalError as trouble:
+            # A lock or a connection that took too long: one row's, and no other's of the batch.
+            troubles.append(f"{share.side}: Postgres: {type(trouble.__cause__).__name__}")
     mine = Qualification.objects.filter(pk=referral_id, done_at=None)
     if troubles:
         mine.update(trouble="; ".join(troubles)[:200])
