@@ -1,7 +1,7 @@
 """A made-up world in arrays, the same for the same arguments.
 
-Nothing here touches a database; `walking.py` leads a world into rows. Honest people invite as
-measured campaigns do (`honest.py`), farmers as farmers do (`farms.py`).
+Nothing here touches a database; `walking.py` leads a world through the services. Honest people
+invite as measured campaigns do (`honest.py`), farmers as farmers do (`farms.py`).
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from engine.run.config import data_dir
 from loadtest.bench.table import Result, document, result_of
-from tests.bench import held, redis_rows, settling
+from tests.bench import forest, held, redis_rows, settling
 from tests.bench.doors import Doors
 from tests.bench.rig import Rig, rig
 
@@ -89,9 +89,7 @@ def measure(made: Rig, quick: bool, say: Callable[[str], None]) -> Result:
         held.report(few, beside.p50(), many, result)
     finally:
         made.resume()
-    result.missing.append(
-        ("referral metrics for 10⁷ participants", "not measured: referrals are later work")
-    )
+    forest.measure(ROUNDS, forest.QUICK if quick else forest.FULL, result, say)
     return result
 
 
