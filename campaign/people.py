@@ -151,7 +151,9 @@ _SEE_MONEY = (
     "engine.view_auditevent"
 )
 _SEE_WEBHOOKS = "engine.view_webhookendpoint engine.view_webhookdelivery"
-_SEE_HOLDS = "packets.view_hold packets.view_holdappeal packets.view_riskrule"
+_SEE_HOLDS = (
+    "packets.view_hold packets.view_holdappeal packets.view_riskrule referrals.view_riskcase"
+)
 GROUPS: dict[Group, frozenset[str]] = {
     group: frozenset(" ".join(words).split())
     for group, words in {

@@ -298,6 +298,12 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
                     **({"badge": str(held)} if held else {}),
                 },
                 _item(
+                    _("Risk cases"),
+                    "hub",
+                    "referrals_riskcase_changelist",
+                    "referrals.view_riskcase",
+                ),
+                _item(
                     _("Risk rules"),
                     "shield",
                     "packets_riskrule_changelist",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from referrals.models import Referral, Reward, RiskCase, RiskMember, RiskReward
 from referrals.risk.cases import campaigns_sweep, rewards_hold
 from referrals.tasks import risk_sweep
 from tests import wallets, world
+from tests.admin import desk
 from tests.referrals.stage import app_of, bind, sharing
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -130,3 +132,29 @@ def test_sweeps_at_once_write_one_case_and_hold_once(growth: CampaignGrowth) -> 
         == len(CHAIN)
     )
     wallets.assert_sound()
+
+
+@pytest.mark.parametrize("language", ["en", "zh-hans"])
+def test_a_reviewer_sees_why_as_a_picture_and_opens_a_hold(
+    growth: CampaignGrowth, language: str, settings: Any
+) -> None:
+    settings.REQUIRE_SECOND_FACTOR = False
+    pay_out(growth, "purse-1", *CHAIN)
+    risk_sweep()
+    case = RiskCase.objects.get()
+    client = desk.at_desk("risk", lang=language)
+
+    answer = client.get("/admin/referrals/riskcase/")
+    assert answer.status_code == 200, answer.headers
+    listed = answer.content.decode()
+    shown = client.get(f"/admin/referrals/riskcase/{case.pk}/change/").content.decode()
+
+    assert f"/admin/referrals/riskcase/{case.pk}/change/" in listed
+    assert ("Each invites exactly the next" in shown) == (language == "en")
+    assert shown.count("data-dot=") == len(CHAIN)
+    assert shown.count("data-purse") == 1
+    assert shown.count("data-hold>") == len(CHAIN)
+    hold = Hold.objects.order_by("id").first()
+    assert hold is not None and f"/admin/packets/hold/{hold.pk}/change/" in shown
+    assert client.get("/admin/referrals/riskcase/77777/change/").status_code == 404
+    assert desk.at_desk("support").get("/admin/referrals/riskcase/").status_code == 403
