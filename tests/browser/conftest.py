@@ -18,7 +18,8 @@ from tests.private_copy import Copy
 LOCALES = {"zh-hans": "zh-CN", "en": "en-US"}
 
 
-@pytest.fixture(scope="session")
+# Closed before tests of another folder run: they may want a loop of their own in this thread.
+@pytest.fixture(scope="package")
 def browsers() -> Iterator[dict[str, Browser]]:
     """A Chinese and an English browser."""
     why = chromium.missing()

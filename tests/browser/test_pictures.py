@@ -11,7 +11,7 @@ BASE = Path(__file__).resolve().parent.parent.parent
 PICTURES = BASE / "docs" / "pictures"
 PAGES = [
     BASE / "README.md",
-    *(BASE / "docs" / f"{name}.md" for name in ("marketing", "payouts", "reconciling")),
+    *(BASE / "docs" / f"{name}.md" for name in ("marketing", "payouts", "reconciling", "sharing")),
 ]
 _SHOWN = re.compile(r"!\[[^\]]*\]\(([^)]+\.png)\)")
 

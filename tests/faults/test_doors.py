@@ -40,6 +40,9 @@ def seeded(laisee: Copy) -> dict[str, Any]:
 def ask(copy: Copy, seeded: dict[str, Any], person: int) -> http.client.HTTPConnection:
     """One person's claim, sent in full on a connection of its own; the answer isn't read yet."""
     link = http.client.HTTPConnection("127.0.0.1", copy.edge_port, timeout=15)
+    # Let in by a worker before it asks: one that still stood before the door would be nobody's.
+    link.request("GET", "/healthz")
+    link.getresponse().read()
     token = mint_token(user=f"drain-{person}", **seeded["client_key"])
     link.request(
         "POST",
