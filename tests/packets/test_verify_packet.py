@@ -11,10 +11,17 @@ from django.core.management import CommandError, call_command
 
 from engine.lib.redis import stock as stock_client
 from packets import proof, recovery, revealed, services, splitting
+from packets.claiming.effects import Result
 from packets.models import Packet
 from tests import world
+from tests.conftest import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def win(packet: Packet, name: str) -> None:
+    """Asked until it is theirs: whoever meets a dry lane hears `busy` while portions move there."""
+    wait_until(lambda: world.claim(packet, name).result is Result.WON, 20, f"a portion for {name}")
 
 
 @pytest.fixture(params=["lucky", "fixed", "double_mean", "tiers"])
@@ -23,11 +30,11 @@ def closed(request: pytest.FixtureRequest) -> Packet:
     tiers = [(5_000, 1), (100, 3)] if request.param == "tiers" else []
     packet = world.open_packet(20_000, 30, lane_count=2, strategy=request.param, tiers=tiers)
     for i in range(8):
-        world.claim(packet, f"user{i}")
+        win(packet, f"user{i}")
     for lane in packet.lanes.all():
         recovery.rebuild(stock_client(), lane_id=lane.id, seen_epoch=lane.epoch)
     for i in range(8, 20):
-        world.claim(packet, f"user{i}")
+        win(packet, f"user{i}")
     services.packet_close(packet_id=packet.id, actor="test")
     return packet
 
