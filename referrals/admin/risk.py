@@ -24,8 +24,8 @@ from packets.admin.holds import TONES
 from packets.admin.rows import RowAdmin
 from packets.models import Hold
 from referrals.models import RiskCase
-from referrals.risk.detectors import Reason
 from referrals.risk.pictures import PEOPLE_SHOWN, picture
+from referrals.risk.reasons import Reason
 
 SEE = "referrals.view_riskcase"
 HOLDS_SHOWN = 100

@@ -15,36 +15,13 @@ class that joins within minutes. Money is held where several independent things 
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from referrals.risk.people import NONE, Bools, Ints, People, components, counted, neighbours
-
-
-class Reason(enum.StrEnum):
-    SELF = "self"
-    CYCLE = "cycle"
-    STAR_BURST = "star_burst"
-    CHAIN = "chain"
-    CLUSTER = "cluster"
-    FAST = "fast"
-    DEAD_CHILDREN = "dead_children"
-
-
-# What each reason adds to a cluster's score, unless a policy says otherwise.
-WEIGHTS: Mapping[Reason, int] = {
-    Reason.SELF: 15,
-    Reason.CYCLE: 30,
-    Reason.STAR_BURST: 25,
-    Reason.CHAIN: 20,
-    Reason.CLUSTER: 40,
-    Reason.FAST: 25,
-    Reason.DEAD_CHILDREN: 25,
-}
-SCORE_MAX = 100
+from referrals.risk.reasons import SCORE_MAX, WEIGHTS, Reason
 
 # An identifier that more people have is a hub (a bank's collective account, an operator's gateway)
 # and says nothing about any two of them.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from dataclasses import replace
 
 import networkx
@@ -11,9 +13,10 @@ import pytest
 from django.core.management import call_command
 
 from referrals.growing.world import KINDS, Preset, World, make_world
-from referrals.risk.detectors import Reason, find
+from referrals.risk.detectors import find
 from referrals.risk.judged import held, judge
 from referrals.risk.people import NONE, components
+from referrals.risk.reasons import Reason
 
 FARMS = dict.fromkeys(KINDS, 0.02)
 
@@ -99,3 +102,14 @@ def test_components_are_those_of_a_graph_library() -> None:
 @pytest.mark.parametrize("share", ["0.01", "0.02", "0.05"])
 def test_a_hundred_thousand_people_and_seeds_that_were_never_used(share: str) -> None:
     call_command("judge_detectors", share=float(share))
+
+
+def test_a_process_that_looks_for_no_farms_loads_no_library_of_arrays() -> None:
+    code = (
+        "import sys, django; django.setup()\n"
+        "from django.contrib import admin; admin.autodiscover()\n"
+        "import referrals.tasks\n"
+        "print('referrals.admin.risk' in sys.modules, 'numpy' in sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.split() == ["True", "False"]
