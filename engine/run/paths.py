@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import platform
+import random
 import secrets
 import site
 import socket
@@ -22,6 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+PORTS = (15_000, 32_000)  # below where Linux (32,768) and others (49,152) begin for outgoing ones
+PORT_TRIES = 200
+_reserved: list[socket.socket] = []
 
 
 class RunProblem(Exception):
@@ -120,11 +124,25 @@ def write_private(path: Path, text: str) -> None:
 
 
 def free_port() -> int:
-    """A TCP port on 127.0.0.1 that nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port on 127.0.0.1 that nobody listens on and that stays this process's to give away.
+
+    It lies below the range from which systems take the ports of outgoing connections, and its UDP
+    twin is kept as a reservation until this process ends: another copy that looks for a port
+    between now and the start of the server, perhaps a minute later, gets a different one.
+    """
+    for _ in range(PORT_TRIES):
+        port = random.randrange(*PORTS)
+        twin = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            twin.bind(("127.0.0.1", port))
+        except OSError:
+            twin.close()
+            continue
+        if port_is_free(port):
+            _reserved.append(twin)
+            return port
+        twin.close()
+    raise RunProblem("no free port was found on 127.0.0.1")
 
 
 def port_is_free(port: int) -> bool:

@@ -202,4 +202,6 @@ def python_environment(values: Mapping[str, str], places: Places) -> dict[str, s
         "DATA_DIR": str(places.root),
         "DJANGO_SETTINGS_MODULE": "engine.settings",
         "PYTHONUNBUFFERED": "1",
+        # The last lines of a log say what is wrong: a taken address, not fifty frames of Rust.
+        "RUST_BACKTRACE": "0",
     }

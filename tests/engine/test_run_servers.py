@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import psycopg
+import pytest
 import redis
 
+from engine.run import paths
 from engine.run.postgres import APP, OWNER, PostgresServer
 from engine.run.valkey import ValkeyServer
 
@@ -72,3 +77,14 @@ def test_valkey_wants_a_password_and_forgets_only_when_wiped(valkey_server: Valk
     with redis.Redis.from_url(valkey_server.url) as link:
         assert link.get("portion") is None
         assert link.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+
+
+def test_a_port_once_given_away_is_given_to_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither here nor to another process, though nobody listens on it yet."""
+    port = paths.free_port()
+    monkeypatch.setattr(paths, "PORTS", (port, port + 1))
+    with pytest.raises(paths.RunProblem, match="no free port"):
+        paths.free_port()
+    ask = f"from engine.run import paths; paths.PORTS = ({port}, {port + 1}); paths.free_port()"
+    other = subprocess.run([sys.executable, "-c", ask], cwd=paths.CHECKOUT, capture_output=True)
+    assert b"no free port" in other.stderr
