@@ -18,7 +18,8 @@ DEBUG = env.boolean("DEBUG", False)
 SECRET_KEY = env.text("SECRET_KEY")
 # `keyid:base64key` pairs; the first encrypts, all decrypt (engine/lib/crypto.py).
 ENCRYPTION_KEYS = env.words("ENCRYPTION_KEYS", [])
-ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
+LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
+ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", sorted(LOCAL_HOSTS))
 # How many proxies of ours stand in front: that many entries of X-Forwarded-For are believed.
 TRUSTED_PROXIES = env.integer("TRUSTED_PROXIES", 0, low=0, high=8)
 PORT = env.integer("PORT", 8000, low=1, high=65535)
@@ -214,6 +215,13 @@ DEFAULT_FROM_EMAIL = env.text("DEFAULT_FROM_EMAIL", "laisee@localhost")
 # --- The admin's look -----------------------------------------------------------------------------
 # Said on every page, so that nobody launches in the wrong place.
 ENVIRONMENT = env.choice("ENVIRONMENT", "local", ("local", "staging", "production"))
+# The demo's own app (referrals/demo/): whoever opens a link of the demo may join and claim without
+# an account. It gives money to anybody, so it runs on one's own machine or not at all.
+DEMO_APP = env.boolean("DEMO_APP", False)
+if DEMO_APP and (ENVIRONMENT != "local" or not LOCAL_HOSTS.issuperset(ALLOWED_HOSTS)):
+    raise EnvironmentProblem(
+        "DEMO_APP may be True only where ENVIRONMENT is local and ALLOWED_HOSTS names this machine"
+    )
 LOGIN_URL = "admin:login"
 LOGIN_REDIRECT_URL = "admin:index"
 UNFOLD = {

@@ -35,4 +35,5 @@ urlpatterns = [
     path("api/v1/", include("referrals.api.urls")),
     path("api/v1/", include("engine.api.urls")),
     path("s/", include("referrals.sharing.urls")),
+    path("demo/", include("referrals.demo.urls")),
 ]

@@ -33,6 +33,7 @@ class Config:
     broker_url: str | None
     secret_key: str | None
     encryption_keys: str | None
+    demo_app: bool
 
     @property
     def edge_url(self) -> str:
@@ -74,6 +75,11 @@ def read(environ: Mapping[str, str] | None = None) -> Config:
             broker_url=optional("BROKER_URL"),
             secret_key=optional("SECRET_KEY"),
             encryption_keys=optional("ENCRYPTION_KEYS"),
+            # On one's own machine people of the demo may play without an app of their own.
+            demo_app=env.boolean(
+                "DEMO_APP",
+                env.text("ENVIRONMENT", "local") == "local" and not optional("ALLOWED_HOSTS"),
+            ),
         )
     except EnvironmentProblem as problem:
         raise RunProblem(str(problem)) from problem
@@ -112,6 +118,7 @@ def values(config: Config, *, database_url: str, owner_url: str, redis_url: str)
         "EDGE_PORT": str(config.edge_port),
         "BASE_URL": config.base_url,
         "EDGE_URL": config.edge_url,
+        "DEMO_APP": str(config.demo_app),
         "SANDBOX_URL": config.sandbox_url,
         "SANDBOX_SECRET": places.secret("sandbox_secret", password),
     }

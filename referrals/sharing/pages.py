@@ -58,3 +58,16 @@ def too_many(request: HttpRequest, wait_s: int) -> HttpResponse:
     response = page(request, "too_many.html", status=429)
     response["Retry-After"] = str(wait_s)
     return response
+
+
+def from_here(request: HttpRequest) -> bool:
+    """Whether the form was ours: no other site makes its visitors complain.
+
+    Our pages send no referrer, and then browsers send `Origin: null` for our own form too; newer
+    ones say in Sec-Fetch-Site what it was.
+    """
+    site = request.META.get("HTTP_SEC_FETCH_SITE")
+    if site is not None:
+        return site in ("same-origin", "none")
+    origin = request.META.get("HTTP_ORIGIN", "null")
+    return origin in ("null", f"{request.scheme}://{request.get_host()}")

@@ -16,6 +16,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from campaign.models import Vehicle
 from engine.lib.middleware import client_ip
+from referrals.demo.app import button_of
 from referrals.linking import agents, clicks, codes, misses
 from referrals.linking.complaints import complaint_record
 from referrals.linking.destinations import with_click
@@ -25,7 +26,7 @@ from referrals.linking.spread import Spread, spread_of
 from referrals.linking.visits import visit_record
 from referrals.models import ShareLink
 from referrals.sharing import pictures
-from referrals.sharing.pages import HEADERS, closed, language_of, page, too_many
+from referrals.sharing.pages import HEADERS, closed, from_here, language_of, page, too_many
 from referrals.sharing.words import words_of
 
 # What somebody may say bothers them; anything else is kept without a reason.
@@ -89,7 +90,8 @@ def share_page(request: HttpRequest, code: str) -> HttpResponse:
         action=f"/s/{link.code}/complaint",
         picture=growth.image_url if growth.image_url.startswith("https://") else "",
         code=_grouped(link.code) if Vehicle.TEXT in ways else "",
-        button=with_click(growth.destination, growth.destination_hosts, token),
+        button=button_of(link, token, language)
+        or with_click(growth.destination, growth.destination_hosts, token),
         switch=_switch(vehicle, language),
         reasons=REASONS,
     )
@@ -163,7 +165,7 @@ def share_complaint(request: HttpRequest, code: str) -> HttpResponse:
     place = _place(request)
     if wait_s := misses.wait_s(place.network):
         return too_many(request, wait_s)
-    if not _from_here(request):
+    if not from_here(request):
         return page(request, "closed.html", status=403)
     opened = _open(code, place)
     if opened is not None:
@@ -175,16 +177,3 @@ def share_complaint(request: HttpRequest, code: str) -> HttpResponse:
             reason=reason if reason in REASONS else "",
         )
     return page(request, "thanks.html")
-
-
-def _from_here(request: HttpRequest) -> bool:
-    """Whether the form was ours: no other site makes its visitors complain.
-
-    Our pages send no referrer, and then browsers send `Origin: null` for our own form too; newer
-    ones say in Sec-Fetch-Site what it was.
-    """
-    site = request.META.get("HTTP_SEC_FETCH_SITE")
-    if site is not None:
-        return site in ("same-origin", "none")
-    origin = request.META.get("HTTP_ORIGIN", "null")
-    return origin in ("null", f"{request.scheme}://{request.get_host()}")

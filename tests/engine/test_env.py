@@ -94,3 +94,13 @@ def settings_say(**changes: str | None) -> str:
 )
 def test_the_settings_refuse_or_take(changes: dict[str, str | None], said: str) -> None:
     assert said in settings_say(**changes)
+
+
+@pytest.mark.parametrize(
+    "elsewhere", [{"ENVIRONMENT": "production"}, {"ALLOWED_HOSTS": "red.example"}]
+)
+def test_the_demos_app_starts_nowhere_but_on_ones_own_machine(elsewhere: dict[str, str]) -> None:
+    command = [sys.executable, "-c", "import engine.settings"]
+    environ = {**os.environ, "DEMO_APP": "True", **elsewhere}
+    refused = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+    assert refused.returncode != 0 and "DEMO_APP may be True only" in refused.stderr

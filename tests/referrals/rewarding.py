@@ -9,7 +9,8 @@ from django.db.models.functions import Now
 from campaign.models import CampaignGrowth
 from engine.lib import clock
 from engine.models import ClientApp
-from packets.models import Packet
+from packets import settlement
+from packets.models import Lane, Packet
 from referrals.events import issuing
 from referrals.events.receiving import Event, events_receive
 from referrals.models import Qualification, TicketDue
@@ -79,6 +80,13 @@ def sweep() -> None:
         + issuing.dues_run(limit=50)
     ):
         pass
+
+
+def settle(growth: CampaignGrowth) -> None:
+    """What was won is in the wallets."""
+    for lane in Lane.objects.filter(packet__campaign_link__campaign=growth.campaign):
+        while settlement.settle_lane(lane.pk).left:
+            pass
 
 
 def due_again() -> None:
