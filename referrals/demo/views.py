@@ -81,15 +81,17 @@ def own_page(request: HttpRequest, signed: str) -> HttpResponse:
         wallet=yuan(balance.available_fen),
         coming=yuan(balance.pending_fen) if balance.pending_fen else "",
         held=yuan(balance.held_fen) if balance.held_fen else "",
-        rows=[
-            {
-                "address": address_of(row.code),
-                "visits": row.visit_count,
-                "joins": row.join_count,
-                "rewards": row.reward_count,
-                "earned": yuan(row.reward_fen),
-            }
-            for row in rows
-        ],
+        rows=[_numbers(row) for row in rows],
         switch="?lang=en" if language_of(request).startswith("zh") else "?lang=zh",
     )
+
+
+def _numbers(link: Any) -> dict[str, Any]:
+    """`link` is a ShareLink with the numbers of `selectors.with_numbers`."""
+    return {
+        "address": address_of(link.code),
+        "visits": link.visit_count,
+        "joins": link.join_count,
+        "rewards": link.reward_count,
+        "earned": yuan(link.reward_fen),
+    }
