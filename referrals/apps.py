@@ -7,3 +7,9 @@ from django.utils.translation import gettext_lazy as _
 class ReferralsConfig(AppConfig):
     name = "referrals"
     verbose_name = _("Referrals")
+
+    def ready(self) -> None:
+        from packets import sightings
+        from referrals.risk import noting
+
+        sightings.listen(noting.sightings_keep)

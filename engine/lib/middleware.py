@@ -92,6 +92,12 @@ def client_ip(request: Any) -> str:
     )
 
 
+def peer_of(request: Any) -> tuple[str, str]:
+    """Who sent the request, and whom it was forwarded for: what `client_ip_from` judges."""
+    meta = getattr(request, "_request", request).META
+    return meta.get("REMOTE_ADDR", ""), meta.get("HTTP_X_FORWARDED_FOR", "")
+
+
 def network_of(address: str) -> str:
     """The address cut to its /24 or /56: what may be written down of where somebody is.
 

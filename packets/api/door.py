@@ -38,6 +38,7 @@ from engine.lib.problem import (
 )
 from engine.lib.renderers import MAX_BODY_BYTES, MAX_EVENTS_BODY_BYTES, MEDIA_TYPE
 from engine.wsgi import application as django
+from packets import sightings
 from packets.api import schemas, shapes
 from packets.api.body import Bodies, TooSlow
 from packets.claiming import flow
@@ -159,6 +160,9 @@ class Door:
             protocol.response_bytes(500, headers, body_of(problem, request_id))
             return
         _answer(protocol, request_id, outcome, view, caller)
+        if outcome.is_new_win:
+            peer = scope.client.rpartition(":")[0]
+            sightings.note(view.id, caller, peer, headers.get("x-forwarded-for") or "")
 
     def _address(self, scope: Any) -> str:
         return client_ip_from(

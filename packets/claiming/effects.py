@@ -140,6 +140,10 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     counts: bool = False  # with the limits: a win of this request, or a portion held for the next
     test: bool = False  # forced for a test user: nothing of it is true, and no money moves
 
+    @property
+    def is_new_win(self) -> bool:
+        return self.result is Result.WON and not self.replayed and not self.test
+
 
 # --- effects ------------------------------------------------------------------------------------
 

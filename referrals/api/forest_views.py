@@ -8,14 +8,16 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from campaign.selectors import campaign_visible
+from engine.lib.middleware import peer_of
 from engine.lib.openapi import problems
 from engine.lib.pages import PAGE_PARAMETERS, paginate
 from engine.lib.problem import Code, FieldCode, FieldError, ProblemError, invalid, unavailable
 from engine.lib.schema import parse_body
+from packets import sightings
 from packets.api.views.base import ParticipantView
 from referrals.api import forest_schemas as schemas
 from referrals.forest import selectors
-from referrals.forest.binding import ForestBusy
+from referrals.forest.binding import BindResult, ForestBusy
 from referrals.forest.joining import Lead, friend_join
 
 NO_STORE = {"Cache-Control": "no-store"}
@@ -57,6 +59,8 @@ class CampaignReferral(ParticipantView):
             result = friend_join(campaign=campaign, friend=caller, lead=lead)
         except ForestBusy:
             raise unavailable("Many people join this tree just now.") from None
+        if result is BindResult.BOUND:
+            sightings.note(None, caller, *peer_of(request))
         return Response(schemas.ReferralAnswer(result=result), headers=NO_STORE)
 
 

@@ -12,10 +12,12 @@ from rest_framework.response import Response
 from campaign import selectors as campaigns
 from campaign.models import Channel
 from engine.lib.clock import rfc3339
+from engine.lib.middleware import peer_of
 from engine.lib.openapi import problems
 from engine.lib.pages import PAGE_PARAMETERS, paginate
 from engine.lib.problem import Code, ProblemError
 from engine.lib.schema import parse_body
+from packets import sightings
 from packets.api.views.base import ParticipantView
 from referrals.api import link_schemas as schemas
 from referrals.linking.links import SharingBlocked, SharingPaused, address_of, link_share
@@ -65,6 +67,7 @@ class CampaignShareLinks(ParticipantView):
                     "RateLimit-Policy": f'"share";q=1;w={pause.pause_s}',
                 },
             ) from None
+        sightings.note(None, caller, *peer_of(request))
         return Response(
             schemas.ShareLink(
                 code=shared.link.code,

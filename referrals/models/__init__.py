@@ -5,6 +5,7 @@
              ─< Referral ─< Reward      an accepted invitee → inviter edge; what each side earned
     Ban ─< BanReward                    a person who may not spread it, and rewards held for it
     RiskCase ─< RiskMember ─< RiskReward  people who seem to be one, and rewards held for it
+    Identity                            a phone or network of a person, as a keyed hash
     ServerEvent                         what an app reports of a person, once per id
     Referral ── Qualification           whether it has earned its rewards yet
     Campaign ─< TicketRule ─< TicketDue for what people get tickets; each occasion, decided once
@@ -19,6 +20,7 @@ from __future__ import annotations
 from referrals.models.bans import Ban, BanReward
 from referrals.models.events import ServerEvent
 from referrals.models.forest import Referral, Reward
+from referrals.models.identities import Identity
 from referrals.models.links import Complaint, ShareLink, Visit
 from referrals.models.rewarding import ClaimCursor, Qualification, TicketDue, TicketRule
 from referrals.models.risk import RiskCase, RiskMember, RiskReward
@@ -28,6 +30,7 @@ __all__ = [
     "BanReward",
     "ClaimCursor",
     "Complaint",
+    "Identity",
     "Qualification",
     "Referral",
     "Reward",

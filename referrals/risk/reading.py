@@ -1,8 +1,8 @@
 """A campaign's people as arrays, in one statement.
 
-Networks come from the visits that friends were bound by, purses from payouts (by their keyed
-hashes), who was seen again from the app's events. Where an app reports none, nobody is called dead,
-and nobody is on the first day.
+Networks come from the visits that friends were bound by, phones from what the doors have noted,
+purses from payouts (by their keyed hashes), who was seen again from the app's events. Where an app
+reports none, nobody is called dead, and nobody is on the first day.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from django.db import connection
 
+from referrals.risk.identities import identities_of
 from referrals.risk.people import NONE, Ints, Rows
 
 # Larger campaigns are looked at by their newest people: a sweep must end.
@@ -65,7 +66,7 @@ def campaign_people(campaign_id: uuid.UUID) -> tuple[list[bytes], Rows]:
         inviter=np.array([NONE if row[1] is None else place[bytes(row[1])] for row in found], int),
         joined_s=np.array([_or_nan(row[2]) for row in found], np.float64),
         claimed_s=np.array([_or_nan(row[3]) for row in found], np.float64),
-        device=np.full(len(found), NONE),
+        device=identities_of(people).device,
         network=_numbered([row[4] for row in found]),
         payee=_numbered([row[5] for row in found]),
         active=active if reports else active[:, :0],

@@ -7,12 +7,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from engine.lib import counters
-from engine.lib.middleware import client_ip
+from engine.lib.middleware import client_ip, peer_of
 from engine.lib.openapi import problems
 from engine.lib.pages import PAGE_PARAMETERS
 from engine.lib.problem import Code, ProblemError
 from engine.lib.schema import parse_body
-from packets import selectors
+from packets import selectors, sightings
 from packets.api import schemas, shapes
 from packets.api.proofs import proof_document
 from packets.api.views.base import ParticipantView, no_packet, packet_id_of
@@ -74,6 +74,8 @@ class PacketClaims(ParticipantView):
         outcome, view = answered
         if not outcome.test:
             counters.count(f"{view.id.hex}:{outcome.result}")
+        if outcome.is_new_win:
+            sightings.note(view.id, caller, *peer_of(request))
         headers = {"Cache-Control": "no-store"}
         if outcome.retry_after_s is not None:
             headers["Retry-After"] = str(outcome.retry_after_s)
