@@ -2,6 +2,7 @@
 
     {"campaign": {"name_zh", …, "budget_fen", "hours" or "seconds", "timezone"},
      "packets": [{"name", "strategy", "total_fen", "count", …, "opens_after_s", "open_for_s"}],
+     "growth": {"is_on", …, "inviter_packet": its place in `packets`},  (where it spreads)
      "rains": [{"name_zh", "name_en", "rounds": [packets, as above]}]}
 
 Templates are such documents in the database; a copy goes through one. What belongs to one campaign
@@ -13,6 +14,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
+from campaign import growth_rules
 from campaign.models import DEFAULT_TIMEZONE, Campaign, CampaignPacket
 
 TEXTS = ("name_zh", "name_en", "rules_zh", "rules_en", "odds_zh", "odds_en")
@@ -24,6 +26,8 @@ RULES = (
 
 def fold(campaign: Campaign) -> dict[str, Any]:
     """The campaign as a document."""
+    single = list(campaign.links.filter(rain=None).select_related("packet").order_by("order"))
+    growth = growth_rules.growth_document(campaign)
     return {
         "campaign": {
             **{name: getattr(campaign, name) for name in TEXTS},
@@ -31,10 +35,8 @@ def fold(campaign: Campaign) -> dict[str, Any]:
             "seconds": int((campaign.ends_at - campaign.starts_at).total_seconds()),
             "timezone": campaign.timezone,
         },
-        "packets": [
-            _fold_packet(campaign, link)
-            for link in campaign.links.filter(rain=None).select_related("packet").order_by("order")
-        ],
+        "packets": [_fold_packet(campaign, link) for link in single],
+        **({"growth": _fold_growth(growth, single)} if growth is not None else {}),
         "rains": [
             {
                 "name_zh": rain.name_zh,
@@ -46,6 +48,14 @@ def fold(campaign: Campaign) -> dict[str, Any]:
             }
             for rain in campaign.rains.all()
         ],
+    }
+
+
+def _fold_growth(growth: dict[str, Any], links: list[CampaignPacket]) -> dict[str, Any]:
+    places = {link.packet.public_id: place for place, link in enumerate(links)}
+    return {
+        **{name: growth[name] for name in growth_rules.PLAIN},
+        **{name: places.get(growth[name]) for name in growth_rules.REWARDS},
     }
 
 

@@ -1,8 +1,8 @@
 """What exactly is approved: a campaign written down as one document, and that document's hash.
 
 The document holds everything that decides who gets how much, when and what they are told: the
-campaign's own fields, each packet with its rules, audience and committed seed, and each target
-list. Whatever isn't in it may change without a second person's word.
+campaign's own fields, how it may spread, each packet with its rules, audience and committed seed,
+and each target list. Whatever isn't in it may change without a second person's word.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 from django.db.models import Count
 
+from campaign.growth_rules import growth_document
 from campaign.models import Campaign, CampaignPacket, TargetUpload
 from engine.lib.clock import rfc3339
 from packets.models import Packet
@@ -34,7 +35,7 @@ class Change:
     """One difference between two versions: `packets` differences name the packet's place."""
 
     packet: int | None  # its order in the campaign; None: of the campaign itself
-    field: str
+    field: str  # of the growth: `growth.<field>`
     before: Any
     after: Any
 
@@ -42,12 +43,15 @@ class Change:
 def campaign_document(campaign: Campaign) -> dict[str, Any]:
     """The campaign as it stands, as plain JSON values."""
     apps = campaign.client_apps.values_list("id", flat=True).order_by("id")
+    growth = growth_document(campaign)
     return {
         "id": campaign.pk.hex,
         **{name: getattr(campaign, name) for name in CAMPAIGN_FIELDS},
         "starts_at": rfc3339(campaign.starts_at),
         "ends_at": rfc3339(campaign.ends_at),
         "client_apps": list(apps),
+        # Only where there is some: what was approved before there was growth is still approved.
+        **({"growth": growth} if growth is not None else {}),
         "packets": [
             _packet_document(link)
             for link in campaign.links.select_related("packet", "rain").order_by("order")
@@ -93,7 +97,13 @@ def differences(before: dict[str, Any] | None, after: dict[str, Any]) -> list[Ch
     found = [
         Change(None, name, old.get(name), after[name])
         for name in after
-        if name not in ("packets", "id") and old.get(name) != after[name]
+        if name not in ("packets", "id", "growth") and old.get(name) != after[name]
+    ]
+    was, is_now = old.get("growth") or {}, after.get("growth") or {}
+    found += [
+        Change(None, f"growth.{name}", was.get(name), is_now.get(name))
+        for name in {**is_now, **was}
+        if was.get(name) != is_now.get(name)
     ]
     old_packets = {packet["id"]: packet for packet in old.get("packets", [])}
     for packet in after["packets"]:

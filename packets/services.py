@@ -19,6 +19,7 @@ from typing import Any
 import redis.exceptions
 import structlog
 from django.db import connection, transaction
+from django.db.models import ProtectedError
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
@@ -304,7 +305,16 @@ def packet_discard(*, packet_id: uuid.UUID) -> None:
         drafts = Packet.objects.select_for_update().filter(id=packet_id, state=Packet.State.DRAFT)
         if not drafts:
             raise _refuse(packet_id, (Packet.State.DRAFT,))
-        drafts.delete()
+        try:
+            drafts.delete()
+        except ProtectedError as refusal:
+            kinds = sorted({str(one._meta.verbose_name) for one in refusal.protected_objects})
+            raise ServiceError(
+                "packet",
+                "in_use",
+                _("This packet is still used: %(what)s."),
+                what=", ".join(kinds),
+            ) from refusal
 
 
 def packet_window_set(

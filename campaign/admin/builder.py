@@ -299,8 +299,13 @@ def _write(
         made = step(form, lambda: services.campaign_create(**wanted, actor=actor, created_by=user))
         for packet in packets.kept:
             step(packet, lambda p=packet: _added(made, p, user, actor))
-        whole = {"campaign_id": made.pk, "document": draft.document or {}}
-        step(form, lambda: services.rains_unfold(**whole, actor=actor, by=user))
+        whole: dict[str, Any] = {
+            "campaign_id": made.pk,
+            "document": draft.document or {},
+            "actor": actor,
+        }
+        step(form, lambda: services.rains_unfold(**whole, by=user))
+        step(form, lambda: services.growth_unfold(**whole, packets=_made(packets), by=user))
         return Campaign.objects.get(pk=made.pk)
     # First wide enough for both the old and the new packets, at the end exactly as asked for.
     wide = {
@@ -323,6 +328,14 @@ def _write(
         lambda: services.campaign_update(campaign_id=campaign.pk, actor=actor, by=user, **wanted),
     )
     return Campaign.objects.get(pk=campaign.pk)
+
+
+def _made(packets: BasePacketFormSet) -> list[uuid.UUID | None]:
+    """The packets that were made, in the order of the forms; None where one was taken out."""
+    return [
+        uuid.UUID(packet.cleaned_data["packet"]) if packet in packets.kept else None
+        for packet in packets.forms
+    ]
 
 
 def _added(campaign: Campaign, packet: PacketForm, user: Any, actor: str) -> None:

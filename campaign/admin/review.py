@@ -15,7 +15,7 @@ from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from campaign import people, selectors, services, versions
+from campaign import growth_words, people, selectors, services, versions
 from campaign.admin import acts
 from campaign.admin.forms import EVENNESS_WORDS, DressedForm
 from campaign.admin.shell import address_of, name_of
@@ -144,7 +144,14 @@ def review(request: HttpRequest, object_id: str) -> HttpResponse:
         status=422 if post is not None else 200,
         campaign=campaign,
         version_hash=version_hash,
-        changes=[_change(change, campaign.timezone) for change in changes],
+        changes=[
+            _change(
+                change,
+                campaign.timezone,
+                growth_words.packets_of(last.document if last else None, document),
+            )
+            for change in changes
+        ],
         last=last,
         consequence=acts.STEPS[Act.LAUNCH].consequence(campaign),
         sheets=_sheets(document, campaign.timezone),
@@ -198,7 +205,16 @@ def _send_back(request: HttpRequest, campaign: Campaign, form: SendBackForm) -> 
 # --- the document in words ------------------------------------------------------------------------
 
 
-def _change(change: versions.Change, zone: str) -> dict[str, Any]:
+def _change(
+    change: versions.Change, zone: str, packets: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    if change.field.startswith("growth."):
+        field = change.field.removeprefix("growth.")
+        return {
+            "label": growth_words.label_words(field),
+            "before": growth_words.value_words(field, change.before, packets),
+            "after": growth_words.value_words(field, change.after, packets),
+        }
     label = FIELD_LABELS.get(change.field, change.field)
     if change.packet is not None:
         label = _("Packet %(number)s: %(field)s") % {"number": change.packet, "field": label}
@@ -226,6 +242,9 @@ def _sheets(document: dict[str, Any], zone: str) -> list[dict[str, Any]]:
     for packet in document["packets"]:
         title = _("Packet %(number)s") % {"number": packet["order"]}
         sheets.append({"title": title, "rows": rows(packet)})
+    if document.get("growth"):
+        spread = [(_("In short"), "\n".join(growth_words.sentences(document)))]
+        sheets.insert(1, {"title": _("Growth"), "rows": spread + growth_words.sheet(document)})
     return sheets
 
 

@@ -35,6 +35,7 @@ from campaign.models.campaign import (
 from campaign.models.desk import BurnSample, CampaignTemplate, Notice
 from campaign.models.growth import (
     MAX_REWARD_DEPTH,
+    WAYS,
     CampaignChannel,
     CampaignGrowth,
     Channel,
@@ -50,6 +51,7 @@ __all__ = [
     "ODDS_MAX_CHARS",
     "RULES_MAX_CHARS",
     "SLUG_MAX_CHARS",
+    "WAYS",
     "BurnSample",
     "Campaign",
     "CampaignApproval",

@@ -44,6 +44,9 @@ class Vehicle(models.TextChoices):
     POSTER = "poster", _("poster")
 
 
+WAYS = tuple(f"{channel}/{vehicle}" for channel in Channel.values for vehicle in Vehicle.values)
+
+
 class CampaignGrowth(models.Model):
     """One row a campaign; a campaign without one doesn't spread."""
 
@@ -94,6 +97,12 @@ class CampaignGrowth(models.Model):
     inviter_cap = models.PositiveIntegerField(_("rewards an inviter can earn"), default=20)
     # Up to how many friends may open what one person shares; 0: nothing is shared that way.
     shared_friends = models.PositiveIntegerField(_("friends per shared packet"), default=0)
+
+    # The channels with vehicles (`WAYS`) that are approved with the campaign; null: all there are.
+    # `CampaignChannel` switches single ones off, at once and without a new version.
+    ways = ArrayField(
+        models.CharField(max_length=24), verbose_name=_("channels"), null=True, blank=True
+    )
 
     # Bystanders.
     share_cooldown_s = models.PositiveIntegerField(_("pause between shares (seconds)"), default=0)

@@ -5,7 +5,7 @@
     life      launch, pause, resume, kill, end, settle  topups    more money, a later end
     targets   lists of people                           notices   what staff have to know
     rains     rounds with a timetable, and moving them
-    events    what client apps are told
+    events    what client apps are told                 growth    how it spreads
 
 Every function is keyword-only, raises `ServiceError` (field, code, words) and then has changed
 nothing. `actor` names who acts in the audit log; `by` is the person where it matters who they are:
@@ -29,6 +29,11 @@ from campaign.services.drafts import (
     campaign_update,
 )
 from campaign.services.events import campaigns_exhausted_tell
+from campaign.services.growth import (
+    growth_edit,
+    growth_reward_packets_make,
+    growth_unfold,
+)
 from campaign.services.life import (
     campaign_end,
     campaign_kill,
@@ -96,6 +101,9 @@ __all__ = [
     "campaign_submit",
     "campaign_update",
     "campaigns_exhausted_tell",
+    "growth_edit",
+    "growth_reward_packets_make",
+    "growth_unfold",
     "kill_switch_all",
     "notice_text",
     "notices_mail_due",

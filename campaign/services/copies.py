@@ -17,6 +17,7 @@ from campaign.convergence import campaign_locked
 from campaign.models import Campaign, CampaignTemplate
 from campaign.services.common import audit
 from campaign.services.drafts import campaign_create, campaign_packet_add
+from campaign.services.growth import growth_unfold
 from campaign.services.rains import rains_unfold
 from engine.lib import crypto
 from engine.lib.errors import ServiceError
@@ -49,9 +50,13 @@ def campaign_create_from_template(
                 **instead,
             }
         )
-        for packet in packets:
-            campaign_packet_add(campaign_id=campaign.pk, actor=actor, by=created_by, **packet)
-        rains_unfold(campaign_id=campaign.pk, document=row.document, actor=actor, by=created_by)
+        made = [
+            campaign_packet_add(campaign_id=campaign.pk, actor=actor, by=created_by, **packet).pk
+            for packet in packets
+        ]
+        whole: dict[str, Any] = {"campaign_id": campaign.pk, "document": row.document}
+        rains_unfold(**whole, actor=actor, by=created_by)
+        growth_unfold(**whole, packets=made, actor=actor, by=created_by)
     return Campaign.objects.get(pk=campaign.pk)
 
 
@@ -85,12 +90,16 @@ def campaign_copy(
         )
         single = campaign.links.filter(rain=None)
         passwords = list(single.values_list("password_encrypted", flat=True))
+        made = []
         for packet, stored in zip(packets, passwords, strict=True):
             password = crypto.decrypt(stored).decode() if stored else ""
-            campaign_packet_add(
+            added = campaign_packet_add(
                 campaign_id=copy.pk, actor=actor, by=created_by, password=password, **packet
             )
-        rains_unfold(campaign_id=copy.pk, document=document, actor=actor, by=created_by)
+            made.append(added.pk)
+        whole: dict[str, Any] = {"campaign_id": copy.pk, "document": document}
+        rains_unfold(**whole, actor=actor, by=created_by)
+        growth_unfold(**whole, packets=made, actor=actor, by=created_by)
     return Campaign.objects.get(pk=copy.pk)
 
 

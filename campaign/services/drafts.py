@@ -17,7 +17,7 @@ from django.db import transaction
 from django.db.models import Max
 from django.utils.translation import gettext_lazy as _
 
-from campaign import rules
+from campaign import growth_rules, rules
 from campaign.convergence import campaign_locked
 from campaign.models import Campaign, CampaignPacket
 from campaign.services import review
@@ -305,6 +305,7 @@ def campaign_packet_change(
             **cut,
         )
         link.save(update_fields=["password_encrypted"])
+        growth_rules.require_still_reward(campaign, packet)
         review.void(campaign, actor=actor, by=by)
         touched(campaign, by)
         audit(
@@ -325,6 +326,7 @@ def campaign_packet_remove(
         campaign = campaign_locked(campaign_id)
         require_state(campaign, EDITABLE)
         link = _link(campaign, packet_id)
+        growth_rules.require_no_reward(packet_id)
         before = {"packet": link.packet.public_id, "total_fen": link.packet.total_fen}
         link.delete()
         packet_services.packet_discard(packet_id=packet_id)

@@ -20,10 +20,11 @@ from campaign import people
 from campaign.admin.shell import address_of, name_of
 from campaign.models import Campaign, CampaignGrowth, Channel, Vehicle
 from engine.lib.adminkit import require
+from engine.lib.errors import ServiceError
 from engine.staff.confirm import REASON_MAX_CHARS, DressedForm
 from engine.staff.pages import page, user_of
 from referrals.linking.complaints import JUDGED_VISITS, mood_of, rate_of
-from referrals.linking.spread import read
+from referrals.linking.spread import Spread, read
 from referrals.linking.switching import channel_switch
 from referrals.models import Referral, Visit
 
@@ -70,20 +71,7 @@ def channels(request: HttpRequest, campaign_id: uuid.UUID) -> HttpResponse:
         if not may:
             raise PermissionDenied
         way = _way(request.POST.get("way", ""))
-        if form.is_valid() and way is not None:
-            channel, vehicle, on = way
-            channel_switch(
-                campaign_id=campaign.pk,
-                channel=channel,
-                vehicle=vehicle,
-                on=on,
-                reason=form.cleaned_data["reason"],
-                actor=people.actor_of(user),
-            )
-            said = _("%(way)s is on.") if on else _("%(way)s is off.")
-            messages.success(
-                request, said % {"way": f"{Channel(channel).label} · {Vehicle(vehicle).label}"}
-            )
+        if form.is_valid() and way is not None and _switched(request, campaign, form, *way):
             return HttpResponseRedirect(request.path)
     spread = read(campaign.pk)
     rate = rate_of(campaign.pk)
@@ -97,12 +85,34 @@ def channels(request: HttpRequest, campaign_id: uuid.UUID) -> HttpResponse:
         form=form,
         may=may,
         vehicles=[label for _value, label in Vehicle.choices],
-        rows=_rows(campaign, spread.off if spread else frozenset()),
+        rows=_rows(campaign, spread),
         rate=rate,
         judged=JUDGED_VISITS,
         mood=MOODS[mood_of(spread.growth, rate)] if spread else "",
         back=address_of(campaign),
     )
+
+
+def _switched(
+    request: HttpRequest, campaign: Campaign, form: SwitchForm, channel: str, vehicle: str, on: bool
+) -> bool:
+    try:
+        channel_switch(
+            campaign_id=campaign.pk,
+            channel=channel,
+            vehicle=vehicle,
+            on=on,
+            reason=form.cleaned_data["reason"],
+            actor=people.actor_of(user_of(request)),
+        )
+    except ServiceError as refusal:
+        form.refuse(refusal)
+        return False
+    said = _("%(way)s is on.") if on else _("%(way)s is off.")
+    messages.success(
+        request, said % {"way": f"{Channel(channel).label} · {Vehicle(vehicle).label}"}
+    )
+    return True
 
 
 def _way(text: str) -> tuple[str, str, bool] | None:
@@ -112,7 +122,7 @@ def _way(text: str) -> tuple[str, str, bool] | None:
     return parts[0], parts[1], parts[2] == "on"
 
 
-def _rows(campaign: Campaign, off: frozenset[tuple[str, str]]) -> list[dict[str, Any]]:
+def _rows(campaign: Campaign, spread: Spread | None) -> list[dict[str, Any]]:
     """Visits by channel and vehicle, and friends who joined by channel."""
     visits = {
         (row["link__channel"], row["vehicle"]): row["n"]
@@ -134,7 +144,8 @@ def _rows(campaign: Campaign, off: frozenset[tuple[str, str]]) -> list[dict[str,
             "joins": joins.get(channel, 0),
             "cells": [
                 {
-                    "on": (channel, vehicle) not in off,
+                    "on": spread is None or spread.is_on(channel, vehicle),
+                    "approved": spread is None or (channel, vehicle) in spread.approved,
                     "way": f"{channel}:{vehicle}",
                     "visits": visits.get((channel, vehicle), 0),
                     "share": round(100 * visits.get((channel, vehicle), 0) / most),

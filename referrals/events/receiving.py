@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
-import re
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from django.db import connection, transaction
 
+from campaign.growth_rules import EVENT_KIND
 from campaign.models import Campaign
 from engine.lib.ids import participant_digest, subject_is_valid
 from referrals.events import dues
@@ -25,8 +25,6 @@ from referrals.rewarding import qualifying
 
 MISSION_DONE = "mission_done"
 KEY_MAX_CHARS = 128
-# A kind is one of ours (joined, active, mission_done) or a word of the app's.
-KIND = re.compile(r"[a-z](?:[a-z_]{0,30}[a-z])?\Z")
 # Clocks of apps run ahead of Postgres's by less than this.
 MAX_AHEAD = dt.timedelta(minutes=10)
 # Whoever sends later than that has lost more than a queue.
@@ -145,7 +143,7 @@ def _judge(
         return EventFault.ID
     if not subject_is_valid(event.user):
         return EventFault.USER
-    if not KIND.match(event.kind):
+    if not EVENT_KIND.match(event.kind):
         return EventFault.KIND
     if len(event.mission) > MISSION_MAX_CHARS or not event.mission.isprintable():
         return EventFault.MISSION

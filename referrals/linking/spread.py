@@ -1,8 +1,8 @@
 """How a campaign spreads now, as a process remembers it for two seconds: its growth row, whether it
 is live, and which ways are switched off.
 
-A way is a channel with a vehicle. Without a row it is on. Staff's switches act in every process
-within `LIFETIME_S`; nothing has to be told.
+A way is a channel with a vehicle. It is on where the campaign's version has it and no row switches
+it off. Staff's switches act in every process within `LIFETIME_S`; nothing has to be told.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import uuid
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from campaign.growth_rules import ways_of
 from campaign.models import Campaign, CampaignChannel, CampaignGrowth, Vehicle
 
 LIFETIME_S = 2.0
@@ -23,6 +24,7 @@ MAX_CAMPAIGNS = 1_000  # kept by one process
 class Spread:
     campaign: Campaign
     growth: CampaignGrowth
+    approved: frozenset[tuple[str, str]]
     off: frozenset[tuple[str, str]]
 
     @property
@@ -30,7 +32,8 @@ class Spread:
         return self.growth.is_on and self.campaign.state == Campaign.State.LIVE
 
     def is_on(self, channel: str, vehicle: str) -> bool:
-        return (channel, vehicle) not in self.off
+        way = (channel, vehicle)
+        return way in self.approved and way not in self.off
 
     def ways(self, channel: str) -> list[str]:
         """The vehicles that are on in this channel, in the models' order."""
@@ -62,7 +65,12 @@ def read(campaign_id: uuid.UUID) -> Spread | None:
     if growth is None:
         return None
     off = CampaignChannel.objects.filter(campaign=campaign_id, is_on=False)
-    return Spread(growth.campaign, growth, frozenset(off.values_list("channel", "vehicle")))
+    return Spread(
+        growth.campaign,
+        growth,
+        approved=ways_of(growth),
+        off=frozenset(off.values_list("channel", "vehicle")),
+    )
 
 
 def forget() -> None:

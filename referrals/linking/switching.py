@@ -7,6 +7,7 @@ import uuid
 from django.db import transaction
 from django.utils.translation import gettext_lazy as _
 
+from campaign.growth_rules import growth_of, ways_of
 from campaign.models import CampaignChannel, Channel, Vehicle
 from engine.lib.audit import audit_record
 from engine.lib.errors import ServiceError
@@ -27,6 +28,11 @@ def channel_switch(
         )
         if way.is_on == on:
             return
+        growth = growth_of(way.campaign) if on else None
+        if growth is not None and (channel, vehicle) not in ways_of(growth):
+            raise ServiceError(
+                "channel", "not_approved", _("This version was approved without this channel.")
+            )
         way.is_on = on
         way.save(update_fields=["is_on", "changed_at"])
         audit_record(

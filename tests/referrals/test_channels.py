@@ -65,6 +65,20 @@ def test_a_switch_needs_a_reason_and_is_written_down_once() -> None:
     assert switch(growth, "wechat:pigeon:off").status_code == 422
 
 
+def test_a_channel_that_was_not_approved_stays_closed_whatever_its_switch_says() -> None:
+    growth = sharing(ways=["wechat/link"])
+    CampaignChannel.objects.create(campaign=growth.campaign, channel="qq", vehicle="link")
+    known = spread.read(growth.campaign_id)
+    assert known is not None and known.ways("wechat") == ["link"] and known.ways("qq") == []
+
+    address = f"/admin/referrals/sharelink/channels/{growth.campaign_id}/"
+    matrix = desk.at_desk("operations").get(address).content.decode()
+    assert matrix.count('name="way"') == 1
+    CampaignChannel.objects.update(is_on=False)
+    assert switch(growth, "qq:link:on").status_code == 422
+    assert not CampaignChannel.objects.get().is_on
+
+
 @pytest.mark.parametrize("language", ["zh-hans", "en"])
 def test_the_pages_of_channels_links_and_complaints_are_shown(language: str) -> None:
     growth = sharing()

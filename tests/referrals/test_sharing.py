@@ -12,13 +12,14 @@ from crawleruseragents import CRAWLER_USER_AGENTS_DATA
 from django.db import connection
 from django.test import Client
 
+from campaign.destinations import allowed
 from campaign.models import Campaign, CampaignChannel, CampaignGrowth
 from packets.limit_rules import Wanted, limit_rule_set
 from packets.models import Transfer
 from referrals.forest.bans import person_ban
 from referrals.forest.binding import Touch, touch_of_click
 from referrals.linking import agents, complaints, misses, spread, visits
-from referrals.linking.destinations import allowed, with_click
+from referrals.linking.destinations import with_click
 from referrals.models import Complaint, ShareLink, Visit
 from tests.campaign import stage as campaigns
 from tests.referrals.stage import app_of, bind, link_of, sharing
