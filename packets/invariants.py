@@ -10,6 +10,9 @@ growing in proportion. An old snapshot keeps every dead version of the lanes' ro
 the whole has one deadline (`limit_ms`) after which it stops without a verdict; on the hot path's
 server ask with a short one, and ask a replica for the rest.
 
+Other apps bring questions of their own (`questions_register`, once at start-up): SQL in their
+`sql/invariants.sql`, asked in the same snapshot.
+
 Several checks may prove one numbered invariant. Invariants about behaviour (what was answered to
 whom: 5, 6, 14) can't be seen in rows; the tests and the fault drills prove them.
 """
@@ -56,6 +59,14 @@ class Question:
     number: int
     name: str
     meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionSet:
+    """An app's questions; `<app>/sql/invariants.sql` answers them."""
+
+    app: str
+    questions: tuple[Question, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +173,8 @@ QUESTIONS = (
     Question(16, "fits_lua", "no amount is above 2^53 − 1"),
 )
 
+_sets: dict[str, QuestionSet] = {"packets": QuestionSet("packets", QUESTIONS)}
+
 _QUERY = re.compile(r"^-- query: (\w+)\n", re.MULTILINE)
 
 # Offenders are counted in Postgres; only the first few of each check come back.
@@ -205,10 +218,29 @@ SELECT COALESCE(sum(lane.claimed_count), 0)::bigint, COALESCE(sum(lane.claimed_f
 """
 
 
+def questions_register(asked: QuestionSet) -> None:
+    """Ask these too, from now on. Saying it twice is saying it once."""
+    names = {
+        one.name for app, other in _sets.items() if app != asked.app for one in other.questions
+    }
+    if again := names & {question.name for question in asked.questions}:
+        raise AssertionError(f"asked already: {sorted(again)}")
+    _sets[asked.app] = asked
+
+
+def questions() -> list[Question]:
+    """All questions: the money's first, then those of each app that brought some."""
+    return [question for asked in _sets.values() for question in asked.questions]
+
+
 def questions_sql() -> dict[str, str]:
-    """The queries of packets/sql/invariants.sql by name, in the order of the file."""
-    parts = _QUERY.split(load("packets", "invariants.sql"))
-    return dict(zip(parts[1::2], parts[2::2], strict=True))
+    """The queries by app and name, in the order of each file."""
+    found: dict[str, str] = {}
+    for app in _sets:
+        parts = _QUERY.split(load(app, "invariants.sql"))
+        named = [f"{app}.{name}" for name in parts[1::2]]
+        found.update(zip(named, parts[2::2], strict=True))
+    return found
 
 
 def invariants_check(
@@ -248,13 +280,14 @@ def invariants_check(
                 answers[name] = (count, samples)
         totals = [Totals(*row) for row in ask(_TOTALS)]
         progress = Progress(*ask(_PROGRESS)[0])
-    unknown = set(answers) - {question.name for question in QUESTIONS}
+    asked = questions()
+    unknown = set(answers) - {question.name for question in asked}
     if unknown:
         raise AssertionError(f"invariants.sql answers what nobody asked: {sorted(unknown)}")
     return InvariantReport(
         taken_at=taken_at,
         took_ms=int((clock() - started) * 1000),
-        checks=[_judge(question, *answers.get(question.name, (0, []))) for question in QUESTIONS],
+        checks=[_judge(question, *answers.get(question.name, (0, []))) for question in asked],
         totals=totals,
         progress=progress,
     )

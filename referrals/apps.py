@@ -10,6 +10,9 @@ class ReferralsConfig(AppConfig):
 
     def ready(self) -> None:
         from packets import sightings
+        from packets.invariants import questions_register
+        from referrals.invariants import QUESTIONS
         from referrals.risk import noting
 
         sightings.listen(noting.sightings_keep)
+        questions_register(QUESTIONS)

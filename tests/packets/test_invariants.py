@@ -26,6 +26,7 @@ from packets.invariants import (
     AuditUnfinished,
     Verdict,
     invariants_check,
+    questions,
     questions_sql,
 )
 from packets.models import Account, Claim, Lane, LaneEpoch, Packet, Transfer
@@ -228,8 +229,8 @@ def test_it_stops_when_its_time_is_over(story: Story) -> None:
 
 def test_every_question_is_asked_somewhere() -> None:
     text = "\n".join(questions_sql().values())
-    assert [question.name for question in QUESTIONS if f"'{question.name}'" not in text] == []
-    assert len({question.name for question in QUESTIONS}) == len(QUESTIONS)
+    assert [question.name for question in questions() if f"'{question.name}'" not in text] == []
+    assert len({question.name for question in questions()}) == len(questions())
 
 
 # --- each corruption, and the check that sees it --------------------------------------------------
@@ -549,12 +550,12 @@ def test_the_command_in_a_process_of_its_own(corrupt: Callable[..., None]) -> No
 
     code, printed = run()
     assert code == 0
-    assert f"money check: all {len(QUESTIONS)} checks hold" in printed
+    assert f"money check: all {len(questions())} checks hold" in printed
     assert "CNY: funded ¥100.00 = campaigns ¥78.00 + escrow ¥12.00 + wallets ¥10.00" in printed
     assert "claims 12 · settled 10 · parked 0 · waiting 2" in printed
 
     corrupt(f"UPDATE packets_account SET credits_fen = credits_fen + 1 WHERE id = {WALLET}")
     code, printed = run()
     assert code == 1
-    assert f"money check: 2 of {len(QUESTIONS)} checks are broken" in printed
+    assert f"money check: 2 of {len(questions())} checks are broken" in printed
     assert "conservation" in printed

@@ -13,8 +13,9 @@ from packets import settlement
 from packets.models import Lane, Packet
 from referrals.events import issuing
 from referrals.events.receiving import Event, events_receive
-from referrals.models import Qualification, TicketDue
+from referrals.models import Qualification, Referral, Reward, TicketDue
 from referrals.rewarding import qualifying, running
+from referrals.rewarding.granting import Share, reward_grant
 from tests import world
 from tests.campaign import stage
 from tests.referrals.stage import app_of, bind
@@ -87,6 +88,15 @@ def settle(growth: CampaignGrowth) -> None:
     for lane in Lane.objects.filter(packet__campaign_link__campaign=growth.campaign):
         while settlement.settle_lane(lane.pk).left:
             pass
+
+
+def earned(growth: CampaignGrowth, referral: Referral, side: Reward.Side) -> Reward:
+    """This side's reward, granted as the sweep grants it, whether the friend has claimed or not."""
+    person = referral.invitee if side == Reward.Side.INVITEE else referral.inviter
+    packet = growth.invitee_packet if side == Reward.Side.INVITEE else growth.inviter_packet
+    assert packet is not None
+    share = Share(referral, side, bytes(person), packet, None)
+    return reward_grant(share=share, qualified_by="test")
 
 
 def due_again() -> None:

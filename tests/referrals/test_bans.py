@@ -7,7 +7,6 @@ import pytest
 from campaign.models import CampaignChannel, CampaignGrowth, Channel, Vehicle
 from engine.lib.errors import ServiceError
 from engine.models import AuditEvent
-from packets import settlement
 from packets.models import Claim, Hold, Packet, PeoplePacket
 from packets.selectors import wallet_balance
 from referrals.forest.bans import ban_lift, bans_carry_out, is_banned, person_ban
@@ -16,6 +15,7 @@ from referrals.linking import links
 from referrals.models import Ban, BanReward, Referral, Reward, ShareLink
 from referrals.rewarding.granting import NotYet, Share, reward_grant
 from tests import wallets, world
+from tests.referrals.rewarding import earned, known, rewarding, settle
 from tests.referrals.stage import app_of, bind, link_of, sharing
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -36,23 +36,10 @@ def ban(growth: CampaignGrowth, name: str, everywhere: bool = False) -> Ban:
 
 def rewarded(growth: CampaignGrowth, *names: str) -> None:
     """Each of them has earned a reward by the first friend whom they invited."""
-    packet = Packet.objects.get(campaigns=growth.campaign)
+    known(growth, *names)
     for name in names:
-        world.claim(packet, world.person(name, app_of(growth.campaign)))
-        Reward.objects.create(
-            referral=Referral.objects.filter(inviter=who(growth, name)).earliest("id"),
-            side="inviter",
-            participant=who(growth, name),
-            state="granted",
-            claim=Claim.objects.get(participant=who(growth, name)),
-            qualified_by="test",
-        )
-
-
-def settle(growth: CampaignGrowth) -> None:
-    [packet] = Packet.objects.filter(campaigns=growth.campaign)
-    while settlement.settle_lane(packet.lanes.get().pk).left:
-        pass
+        referral = Referral.objects.filter(inviter=who(growth, name)).earliest("id")
+        assert earned(growth, referral, Reward.Side.INVITER).state == "granted"
 
 
 def held_fen(growth: CampaignGrowth, name: str) -> int:
@@ -145,7 +132,7 @@ def test_a_person_is_banned_once() -> None:
 
 
 def test_the_trees_unpaid_rewards_are_held_and_come_back() -> None:
-    growth = sharing()
+    growth = rewarding()
     for friend, inviter in (("bob", "ann"), ("cem", "bob"), ("dan", "cem"), ("joe", "eve")):
         bind(growth, friend, inviter)
     bind(growth, "ann", "top")
@@ -179,7 +166,7 @@ def test_the_trees_unpaid_rewards_are_held_and_come_back() -> None:
 
 
 def test_a_reward_that_is_not_settled_yet_is_held_once_it_is() -> None:
-    growth = sharing()
+    growth = rewarding()
     bind(growth, "bob", "ann")
     rewarded(growth, "ann")
     made = ban(growth, "ann")
@@ -195,7 +182,7 @@ def test_a_reward_that_is_not_settled_yet_is_held_once_it_is() -> None:
 
 
 def test_a_sweep_that_comes_twice_holds_once() -> None:
-    growth = sharing()
+    growth = rewarding()
     for friend, inviter in (("bob", "ann"), ("cem", "bob"), ("dan", "cem")):
         bind(growth, friend, inviter)
     rewarded(growth, "ann", "bob", "cem")

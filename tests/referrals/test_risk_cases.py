@@ -9,9 +9,8 @@ import pytest
 
 from campaign.models import CampaignGrowth
 from engine.models import AuditEvent
-from packets import settlement
 from packets.holds.resolving import hold_release
-from packets.models import Claim, Hold, Packet
+from packets.models import Hold
 from packets.payouts.withdrawals import payout_create
 from packets.selectors import wallet_balance
 from referrals.models import Referral, Reward, RiskCase, RiskMember, RiskReward
@@ -19,7 +18,8 @@ from referrals.risk.cases import campaigns_sweep, rewards_hold
 from referrals.tasks import risk_sweep
 from tests import wallets, world
 from tests.admin import desk
-from tests.referrals.stage import app_of, bind, sharing
+from tests.referrals.rewarding import earned, known, rewarding, settle
+from tests.referrals.stage import app_of, bind
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -32,22 +32,14 @@ def who(growth: CampaignGrowth, name: str) -> bytes:
 
 
 def earn(growth: CampaignGrowth, *names: str) -> None:
-    """Each has claimed, and it is the reward for whoever they were invited by, or invited first."""
-    packet = Packet.objects.get(campaigns=growth.campaign)
+    """Each has earned a reward for whoever they were invited by, or invited first."""
+    known(growth, *names)
     for name in names:
-        world.claim(packet, world.person(name, app_of(growth.campaign)))
-        person = who(growth, name)
-        edge = Referral.objects.filter(invitee=person).first()
-        Reward.objects.create(
-            referral=edge or Referral.objects.filter(inviter=person).earliest("id"),
-            side="invitee" if edge else "inviter",
-            participant=person,
-            state="granted",
-            claim=Claim.objects.get(participant=person),
-            qualified_by="test",
-        )
-    while settlement.settle_lane(packet.lanes.get().pk).left:
-        pass
+        edge = Referral.objects.filter(invitee=who(growth, name)).first()
+        mine = edge or Referral.objects.filter(inviter=who(growth, name)).earliest("id")
+        side = Reward.Side.INVITEE if edge else Reward.Side.INVITER
+        assert earned(growth, mine, side).state == "granted"
+    settle(growth)
 
 
 def pay_out(growth: CampaignGrowth, purse: str, *names: str) -> None:
@@ -67,7 +59,7 @@ def pay_out(growth: CampaignGrowth, purse: str, *names: str) -> None:
 def growth() -> CampaignGrowth:
     """A chain of eight with one purse, and a family of four with another."""
     wallets.bank()
-    growth = sharing()
+    growth = rewarding()
     for inviter, friend in pairwise(CHAIN):
         bind(growth, friend, inviter)
     for friend in FAMILY[1:]:
