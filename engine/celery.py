@@ -59,6 +59,7 @@ SWEEPS = {
     "referrals.tasks.growth_tickets": 1.0,
     "referrals.tasks.bans_sweep": 5.0,
     "referrals.tasks.risk_sweep": 300.0,
+    "referrals.tasks.growth_snapshots": 20.0,
 }
 app.conf.beat_schedule = {
     # A sweep that waited longer than its period is superseded by the next: no pile-up behind a

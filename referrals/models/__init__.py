@@ -10,6 +10,7 @@
     Referral ── Qualification           whether it has earned its rewards yet
     Campaign ─< TicketRule ─< TicketDue for what people get tickets; each occasion, decided once
     ClaimCursor                         how far a lane's claims have been looked at
+    Campaign ─< GrowthSnapshot          what was counted of its growth; SnapshotDue: when again
 
 Referral, Reward and ServerEvent are insert-only (triggers and the application's role refuse the
 rest).
@@ -17,6 +18,7 @@ rest).
 
 from __future__ import annotations
 
+from referrals.models.analytics import GrowthSnapshot, SnapshotDue
 from referrals.models.bans import Ban, BanReward
 from referrals.models.events import ServerEvent
 from referrals.models.forest import Referral, Reward
@@ -30,6 +32,7 @@ __all__ = [
     "BanReward",
     "ClaimCursor",
     "Complaint",
+    "GrowthSnapshot",
     "Identity",
     "Qualification",
     "Referral",
@@ -39,6 +42,7 @@ __all__ = [
     "RiskReward",
     "ServerEvent",
     "ShareLink",
+    "SnapshotDue",
     "TicketDue",
     "TicketRule",
     "Visit",
