@@ -1,28 +1,39 @@
-"""A share link on a phone: opened, followed into the app, joined and claimed; the inviter is paid.
+"""Growth at the screen: a friend's phone, and the desk of whoever reviews what was held.
 
-The app is the demo's own (referrals/demo/). The last part asks the API what an app would show.
+A share link is opened on a phone, followed into the demo's app (referrals/demo/), joined and
+claimed; the inviter is paid. A reviewer opens the case of a farm, releases one hold and forfeits
+another.
 """
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django_otp.plugins.otp_totp.models import TOTPDevice
 from playwright.sync_api import Browser, Page, expect
 
 from campaign.demo import APP_SLUG
+from campaign.models import CampaignGrowth
 from engine.lib.money import fen_of
-from packets.models import Claim
+from packets.models import Claim, Hold
+from packets.selectors import wallet_balance
 from referrals.demo.app import caller_of, page_of
 from referrals.linking import complaints, spread
 from referrals.linking.links import link_share
 from referrals.models import Complaint, Visit
+from referrals.tasks import risk_sweep
+from tests import wallets
 from tests.browser.conftest import LOCALES
-from tests.browser.hand import PATIENCE_MS, PICTURES, PICTURES_ONLY, shrink
+from tests.browser.hand import PATIENCE_MS, PICTURES, PICTURES_ONLY, Hand, shrink
 from tests.campaign import stage
 from tests.referrals import rewarding
+from tests.referrals.stage import bind, sharing
+from tests.referrals.test_risk_cases import CHAIN, earn, pay_out
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -124,3 +135,74 @@ def test_a_friend_opens_joins_and_claims_and_the_inviter_is_paid(
     page.get_by_role("button", name=complain).click()
     expect(page.locator("h1")).to_have_text(thanks)
     assert Complaint.objects.count() == 1
+
+
+REASON = {"zh-hans": "已核实：一家人共用一个账户", "en": "Checked: a family with one account"}
+FARMED = {
+    "zh-hans": "八个账号同一收款账户，无人再来",
+    "en": "Eight accounts, one purse, nobody came back",
+}
+
+
+@pytest.fixture
+def farm() -> CampaignGrowth:
+    """Eight accounts, each invited by the one before, that are paid into one purse: held."""
+    wallets.bank()
+    growth = sharing()
+    for inviter, friend in pairwise(CHAIN):
+        bind(growth, friend, inviter)
+    earn(growth, *CHAIN)
+    pay_out(growth, "purse-1", *CHAIN)
+    risk_sweep()
+    assert Hold.objects.filter(state=Hold.State.OPEN).count() == len(CHAIN)
+    return growth
+
+
+# English pages are walked on the phone above; this longer walk in English is for the night.
+@pytest.mark.parametrize("language", ["zh-hans", pytest.param("en", marks=pytest.mark.nightly)])
+def test_a_reviewer_releases_one_hold_of_a_case_and_forfeits_another(
+    language: str, farm: CampaignGrowth, browsers: dict[str, Browser], live_server: Any
+) -> None:
+    reviewer = stage.member("risk", "eva")
+    device = TOTPDevice.objects.create(user=reviewer, confirmed=True)
+    budget_fen = Hold.objects.all()[0].funder.balance_fen
+    eva = Hand(browsers[language], live_server.url, language, "the reviewer")
+    try:
+        secret = base64.b32encode(device.bin_key).decode()
+        eva.log_in(reviewer.username, stage.PASSWORD, secret)
+        released = decided(eva, "release", REASON[language])
+        forfeited = decided(eva, "forfeit", FARMED[language])
+    finally:
+        eva.close()
+
+    assert (released.state, released.reason) == ("released", REASON[language])
+    assert (forfeited.state, forfeited.reason) == ("forfeited", FARMED[language])
+    assert released.resolved_by == forfeited.resolved_by == "staff:eva"
+    assert wallet_balance(bytes(released.participant)).held_fen == 0
+    assert wallet_balance(bytes(released.participant)).available_fen == released.amount_fen
+    gone = wallet_balance(bytes(forfeited.participant))
+    assert (gone.held_fen, gone.available_fen) == (0, 0)
+    assert forfeited.funder.balance_fen == budget_fen + forfeited.amount_fen
+    assert Hold.objects.filter(state=Hold.State.OPEN).count() == len(CHAIN) - 2
+    wallets.assert_sound()
+
+
+def decided(eva: Hand, act: str, reason: str) -> Hold:
+    """From the menu to the case, to its first open hold, to the decision."""
+    page = eva.page
+    eva.click(page.locator("a[href$='/referrals/riskcase/']").first)
+    eva.click(page.locator("a[href*='/riskcase/'][href*='/change/']").first)
+    expect(page.locator("[data-dot]")).to_have_count(len(CHAIN))
+    if act == "release":
+        eva.picture("case", whole=True)
+    eva.click(page.locator("[data-hold] a").first)
+    number = page.url.split("/hold/")[1].split("/")[0]
+    expect(page.locator("[data-state=open]")).to_be_visible()
+    eva.click(page.locator(f"[data-act={act}]"))
+    expect(page.locator("[data-consequence]")).to_contain_text("¥")
+    eva.fill(page.locator("[name=reason]"), reason)
+    eva.picture(f"case-{act}")
+    eva.click(page.locator("[data-confirm]"))
+    done = {"release": "released", "forfeit": "forfeited"}[act]
+    expect(page.locator(f"[data-state={done}]")).to_be_visible()
+    return Hold.objects.select_related("funder").get(pk=number)
