@@ -32,7 +32,7 @@ from tests.browser.conftest import LOCALES
 from tests.browser.hand import PATIENCE_MS, PICTURES, PICTURES_ONLY, Hand, shrink
 from tests.campaign import stage
 from tests.referrals import rewarding
-from tests.referrals.stage import bind, sharing
+from tests.referrals.stage import bind
 from tests.referrals.test_risk_cases import CHAIN, earn, pay_out
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -148,7 +148,7 @@ FARMED = {
 def farm() -> CampaignGrowth:
     """Eight accounts, each invited by the one before, that are paid into one purse: held."""
     wallets.bank()
-    growth = sharing()
+    growth = rewarding.rewarding()
     for inviter, friend in pairwise(CHAIN):
         bind(growth, friend, inviter)
     earn(growth, *CHAIN)
