@@ -22,7 +22,7 @@ from django.conf import settings
 from django.contrib.auth.models import Group as DjangoGroup
 from django.contrib.auth.models import User
 from django.db import connection, transaction
-from django.db.models import Sum
+from django.db.models import Q, Sum
 from django_otp.plugins.otp_totp.models import TOTPDevice
 
 from campaign import selectors, services
@@ -53,6 +53,10 @@ PROVIDER_NAME = "sandbox"
 STATEMENT_AFTER = dt.time(0, 30)  # of the next day; the sandbox has its statements at once
 PACKET_NAME, PACKET_PORTIONS, PACKET_FEN = "packet", 1_000, 100_000  # ¥1,000 for a thousand people
 POOL_NAME, POOL_PORTIONS, POOL_FEN, POOL_LANES = "pool", 1_000_000, 200_000_000, 16
+# What an invitation brings, for two thousand friends: to the inviter, and to the friend.
+REWARDED_FRIENDS = 2_000
+REWARDS = {"inviter_packet": ("invite", 100), "invitee_packet": ("welcome", 50)}
+REWARDS_FEN = REWARDED_FRIENDS * sum(fen for _name, fen in REWARDS.values())
 LARGEST_FEN = 5_000  # nobody's luck is worth more than ¥50 here
 TOTP_KEY_BYTES = 20  # 32 letters without padding: what authenticator apps expect
 # What the budget holds beyond the first packet and pool: about fifty fresh packets.
@@ -68,6 +72,18 @@ STAFF = {
     "risk": Group.RISK,
 }
 
+
+# Anybody may be invited, however often they have played, and a crowd may open one link.
+GROWTH: dict[str, Any] = {
+    "is_on": True,
+    "new_only": False,
+    "inviter_cap": 1_000,
+    "visits_per_link_hour": 100_000,
+    "title_zh": "春节红包,人人有份",
+    "title_en": "A red packet for the Spring Festival",
+    "text_zh": "好友请你一起拆红包,两人都有奖励。",
+    "text_en": "A friend invites you to open one; there is something for both of you.",
+}
 
 # (who is counted, how, limit, window in seconds, burst)
 LIMITS = (
@@ -110,8 +126,8 @@ def demo_seed() -> Demo:
         staff = [_staff(name, group) for name, group in STAFF.items()]
         campaign = _campaign(app)
         _limits(campaign)
-        packet = _packet(campaign, PACKET_NAME, PACKET_FEN, PACKET_PORTIONS, lane_count=1)
-        pool = _packet(campaign, POOL_NAME, POOL_FEN, POOL_PORTIONS, lane_count=POOL_LANES)
+        packet, pool = _packets(campaign)
+        _growth(campaign)
         return Demo(
             campaign=campaign.slug,
             packet=packet.public_id,
@@ -166,11 +182,12 @@ def _client_app() -> ClientApp:
 
 
 def _campaign(app: ClientApp) -> Campaign:
-    """The newest demo campaign that still runs; else a new one, launched."""
+    """The newest demo campaign that still runs and spreads; else a new one, launched."""
     mine = Campaign.objects.filter(slug__regex=rf"^{CAMPAIGN_SLUG}(-[0-9]+)?$", client_apps=app)
     campaign = (
         mine.filter(
-            state__in=(*EDITABLE, *RUNNING),
+            # One that was launched before there was growth can't begin to spread.
+            Q(state__in=EDITABLE) | Q(state__in=RUNNING, growth__isnull=False),
             ends_at__gt=now() + LEAST_LEFT,
         )
         .order_by("-created_at")
@@ -187,7 +204,7 @@ def _campaign(app: ClientApp) -> Campaign:
             rules_zh="每人每个红包限领一次,金额随机,先到先得。",
             rules_en="One portion of each packet per person; amounts are random; first come, "
             "first served.",
-            budget_fen=PACKET_FEN + POOL_FEN + SPARE_FEN,
+            budget_fen=PACKET_FEN + POOL_FEN + REWARDS_FEN + SPARE_FEN,
             starts_at=start,
             ends_at=start + CAMPAIGN_LENGTH,
             client_apps=[app.pk],
@@ -196,8 +213,8 @@ def _campaign(app: ClientApp) -> Campaign:
         )
     if campaign.state == Campaign.State.DRAFT:
         # Its packets come first: a campaign without any can't be approved.
-        _packet(campaign, PACKET_NAME, PACKET_FEN, PACKET_PORTIONS, lane_count=1)
-        _packet(campaign, POOL_NAME, POOL_FEN, POOL_PORTIONS, lane_count=POOL_LANES)
+        _packets(campaign)
+        _growth(campaign)
         campaign = services.campaign_submit(campaign_id=campaign.pk, by=author)
     if campaign.state == Campaign.State.REVIEW:
         campaign = services.campaign_approve(
@@ -231,8 +248,31 @@ def _limits(campaign: Campaign) -> None:
         )
 
 
+def _packets(campaign: Campaign) -> tuple[Packet, Packet]:
+    return (
+        _packet(campaign, PACKET_NAME, PACKET_FEN, PACKET_PORTIONS),
+        _packet(campaign, POOL_NAME, POOL_FEN, POOL_PORTIONS, lane_count=POOL_LANES),
+    )
+
+
+def _growth(campaign: Campaign) -> None:
+    """People may share, and rewards come from packets that still have a portion."""
+    rewards = {
+        side: _packet(
+            campaign, name, fen * REWARDED_FRIENDS, REWARDED_FRIENDS,
+            strategy=Packet.Strategy.FIXED, needs_ticket=True,
+        )
+        for side, (name, fen) in REWARDS.items()
+    }  # fmt: skip
+    campaign.refresh_from_db()
+    wanted = GROWTH if campaign.state in EDITABLE else {"is_on": True}
+    services.growth_edit(
+        campaign_id=campaign.pk, actor=ACTOR, by=_user("author"), **wanted, **rewards
+    )
+
+
 def _packet(
-    campaign: Campaign, name: str, total_fen: int, count: int, *, lane_count: int
+    campaign: Campaign, name: str, total_fen: int, count: int, *, lane_count: int = 1, **cut: Any
 ) -> Packet:
     """The campaign's newest packet of this name that still has a portion; else a fresh one."""
     newest = (
@@ -251,6 +291,7 @@ def _packet(
         "lane_count": lane_count,
         # What chance gives must not exceed the legal ceiling in the unlikeliest draw either.
         "max_fen": LARGEST_FEN if total_fen > PRIZE_CAP_FEN else None,
+        **cut,
     }
     campaign.refresh_from_db()
     if campaign.state in EDITABLE:

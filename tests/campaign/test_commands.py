@@ -17,7 +17,7 @@ from django.http import HttpRequest
 
 from campaign import demo as demo_module
 from campaign import services
-from campaign.models import Campaign, CampaignApproval
+from campaign.models import Campaign, CampaignApproval, CampaignGrowth
 from engine.lib import auth, clock
 from engine.models import ClientKey
 from engine.run.paths import CHECKOUT
@@ -106,7 +106,7 @@ def test_seeding_twice_prints_the_same_and_makes_nothing_twice() -> None:
     assert approval.approver.username == "demo-approver"
     assert approval.campaign.created_by is not None
     assert approval.campaign.created_by.username == "demo-author"
-    assert Campaign.objects.count() == 1 and Packet.objects.count() == 2
+    assert Campaign.objects.count() == 1 and Packet.objects.count() == 4
     packet, pool = (Packet.objects.get(pk=first[name]) for name in ("packet", "pool"))
     assert (packet.count, packet.strategy, packet.state) == (1_000, "lucky", "open")
     assert pool.count >= 1_000_000 and pool.lanes.count() == 16
@@ -141,12 +141,18 @@ def test_the_demo_can_be_played_with_what_is_printed() -> None:
 
 def test_what_is_used_up_is_replaced_and_what_is_not_stays() -> None:
     demo = seed()
-    packet_services.packet_close(packet_id=Packet.objects.get(pk=demo["packet"]).pk, actor="x")
+    growth = CampaignGrowth.objects.get()
+    for used_up in (demo["packet"], growth.inviter_packet_id):
+        packet_services.packet_close(packet_id=Packet.objects.get(pk=used_up).pk, actor="x")
+    services.growth_edit(campaign_id=growth.campaign_id, actor="x", is_on=False)
 
     again = seed()
 
     assert again["packet"] != demo["packet"]
     assert again["pool"] == demo["pool"] and again["campaign"] == demo["campaign"]
+    renewed = CampaignGrowth.objects.get()
+    assert renewed.is_on and renewed.invitee_packet_id == growth.invitee_packet_id
+    assert renewed.inviter_packet_id != growth.inviter_packet_id
 
 
 def test_an_exhausted_packet_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,6 +185,10 @@ def test_an_ended_campaign_is_replaced_and_a_paused_one_resumed() -> None:
 
     assert again["campaign"] != demo["campaign"]
     assert Campaign.objects.get(slug=again["campaign"]).state == "live"
+
+    # One that was launched before there was growth can't begin to spread.
+    CampaignGrowth.objects.all().delete()
+    assert seed()["campaign"] not in (demo["campaign"], again["campaign"])
 
 
 def test_many_fresh_packets_raise_the_budget_and_never_overdraw() -> None:
