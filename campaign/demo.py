@@ -257,7 +257,7 @@ def _packets(campaign: Campaign) -> tuple[Packet, Packet]:
 
 def _growth(campaign: Campaign) -> None:
     """People may share, and rewards come from packets that still have a portion."""
-    rewards = {
+    rewards: dict[str, Any] = {
         side: _packet(
             campaign, name, fen * REWARDED_FRIENDS, REWARDED_FRIENDS,
             strategy=Packet.Strategy.FIXED, needs_ticket=True,
