@@ -15,9 +15,8 @@ import datetime as dt
 from typing import Any
 
 from campaign import growth_rules
-from campaign.models import DEFAULT_TIMEZONE, Campaign, CampaignPacket
+from campaign.models import DEFAULT_TIMEZONE, TEXTS, Campaign, CampaignPacket
 
-TEXTS = ("name_zh", "name_en", "rules_zh", "rules_en", "odds_zh", "odds_en")
 RULES = (
     "name", "strategy", "total_fen", "count", "min_fen", "max_fen", "evenness", "remainder",
     "targeted", "group", "new_only", "min_account_age_days", "needs_ticket",

@@ -104,7 +104,7 @@ def preview(
         for run in range(runs)
     ]
     amounts = sorted(portion.amount_fen for run in cut for portion in run)
-    floor_fen, ceiling_fen = _limits(rules)
+    floor_fen, ceiling_fen = limits(rules)
     return Preview(
         count=rules.count,
         total_fen=rules.total_fen,
@@ -131,7 +131,7 @@ def preview(
     )
 
 
-def _limits(rules: splitting.Rules) -> tuple[int, int]:
+def limits(rules: splitting.Rules) -> tuple[int, int]:
     """The least and the most that any portion can be under these rules."""
     if rules.strategy is splitting.Strategy.FIXED:
         return rules.total_fen // rules.count, -(-rules.total_fen // rules.count)

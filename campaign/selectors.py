@@ -23,7 +23,13 @@ from django.db.models import (
 from django.db.models.functions import Coalesce
 
 from campaign import versions
-from campaign.models import Campaign, CampaignApproval, CampaignPacket, slug_is_valid
+from campaign.models import (
+    Campaign,
+    CampaignApproval,
+    CampaignPacket,
+    Disclosure,
+    slug_is_valid,
+)
 from engine.models import EventKind, WebhookEndpoint
 from packets.models import ClaimState, Gate, Hold, Lane, Packet
 
@@ -50,8 +56,8 @@ class CampaignMoney:
 def campaigns_live(client_app_id: int) -> QuerySet[Campaign]:
     """The campaigns that an app's people can see running, newest first."""
     return (
-        Campaign.objects.filter(state__in=(State.LIVE, State.PAUSED), client_apps=client_app_id)
-        .prefetch_related("links__packet", "links__rain")
+        _seen(client_app_id)
+        .filter(state__in=(State.LIVE, State.PAUSED))
         .order_by("-created_at", "-id")
     )
 
@@ -60,10 +66,16 @@ def campaign_visible(slug: str, client_app_id: int) -> Campaign | None:
     """The campaign of this slug, unless it is a draft or not carried by the app."""
     if not slug_is_valid(slug):  # an address may hold anything, also what no column can
         return None
+    return _seen(client_app_id).filter(slug=slug, state__in=VISIBLE).first()
+
+
+def _seen(client_app_id: int) -> QuerySet[Campaign]:
+    """With what the shapes need beside the columns: `published`, whether its rules are."""
+    published = Disclosure.objects.filter(campaign=OuterRef("pk"))
     return (
-        Campaign.objects.filter(slug=slug, state__in=VISIBLE, client_apps=client_app_id)
+        Campaign.objects.filter(client_apps=client_app_id)
+        .annotate(published=Exists(published))
         .prefetch_related("links__packet", "links__rain")
-        .first()
     )
 
 

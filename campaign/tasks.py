@@ -11,6 +11,7 @@ from celery import shared_task
 
 from campaign import board, selectors, services
 from campaign.convergence import campaign_converge
+from campaign.disclosing.publishing import disclosures_publish_missing
 from engine.lib.clock import now
 from engine.lib.errors import ServiceError, TransitionRefused
 from packets.ledger import LedgerError
@@ -55,6 +56,7 @@ def campaign_clock() -> dict[str, int]:
             log.warning("campaign_converge_refused", campaign=campaign_id.hex, why=str(refusal))
     for campaign_id in selectors.campaigns_with_late_money(BATCH):
         services.campaign_return_late(campaign_id=campaign_id, actor=CLOCK)
+    disclosures_publish_missing(BATCH)
     return counts
 
 

@@ -23,6 +23,8 @@ CAMPAIGN_FIELDS = (
     "slug", "name_zh", "name_en", "rules_zh", "rules_en", "odds_zh", "odds_en", "budget_fen",
     "currency", "timezone",
 )  # fmt: skip
+# Only where they say something: what was approved before there were these is still approved.
+LATER_FIELDS = ("organiser_zh", "organiser_en", "contact_zh", "contact_en")
 PACKET_FIELDS = (
     "name", "strategy", "total_fen", "count", "min_fen", "max_fen", "evenness", "tiers",
     "remainder", "lane_count", "client_apps", "targeted", "group", "new_only",
@@ -47,6 +49,7 @@ def campaign_document(campaign: Campaign) -> dict[str, Any]:
     return {
         "id": campaign.pk.hex,
         **{name: getattr(campaign, name) for name in CAMPAIGN_FIELDS},
+        **{name: text for name in LATER_FIELDS if (text := getattr(campaign, name))},
         "starts_at": rfc3339(campaign.starts_at),
         "ends_at": rfc3339(campaign.ends_at),
         "client_apps": list(apps),
@@ -95,9 +98,9 @@ def differences(before: dict[str, Any] | None, after: dict[str, Any]) -> list[Ch
     """What a reader has to look at; everything, where nothing was approved before."""
     old = before or {}
     found = [
-        Change(None, name, old.get(name), after[name])
-        for name in after
-        if name not in ("packets", "id", "growth") and old.get(name) != after[name]
+        Change(None, name, old.get(name), after.get(name))
+        for name in {**after, **old}
+        if name not in ("packets", "id", "growth") and old.get(name) != after.get(name)
     ]
     was, is_now = old.get("growth") or {}, after.get("growth") or {}
     found += [

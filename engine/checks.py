@@ -45,6 +45,7 @@ INSERT_ONLY_TABLES = (
     "referrals_referral",
     "referrals_reward",
     "referrals_serverevent",
+    "campaign_disclosure",
     "engine_auditevent",
     "engine_outboxevent",
     "engine_webhookattempt",

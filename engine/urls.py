@@ -35,5 +35,6 @@ urlpatterns = [
     path("api/v1/", include("referrals.api.urls")),
     path("api/v1/", include("engine.api.urls")),
     path("s/", include("referrals.sharing.urls")),
+    path("d/", include("campaign.disclosing.urls")),
     path("demo/", include("referrals.demo.urls")),
 ]

@@ -169,6 +169,7 @@ QUESTIONS = (
     Question(13, "lines_known", "each line of a statement is one payout's, or a difference"),
     Question(13, "paid_listed", "each payout paid on compared days has its line, or a difference"),
     Question(15, "audit_chain", "the audit log is one unbroken chain"),
+    Question(15, "published_whole", "published rules are, to the letter, what was published"),
     Question(16, "whole_fen", "every amount is a whole number of fen"),
     Question(16, "fits_lua", "no amount is above 2^53 − 1"),
 )

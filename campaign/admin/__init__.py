@@ -7,6 +7,7 @@
     campaigns.py  the list and the page of one campaign
     acts.py       every step of the life cycle: what it costs, asked once more, then done
     review.py     the second person's page: what changed, and yes or no
+    disclosing.py what people will be told, and what was published
     running.py    more for a running campaign: budget, packets, a later end
     rains.py      red-packet rain: rounds with a timetable, and a round moved
     lists.py      lists of people: upload, progress, refused rows

@@ -37,7 +37,7 @@ from campaign.admin.forms import (
 )
 from campaign.admin.shell import address_of, name_of
 from campaign.blueprints import fold, unfold
-from campaign.models import DEFAULT_TIMEZONE, Campaign, CampaignTemplate
+from campaign.models import DEFAULT_TIMEZONE, TEXTS, Campaign, CampaignTemplate
 from engine.lib import clock, crypto
 from engine.lib.errors import ServiceError
 from engine.models import ClientApp
@@ -182,7 +182,7 @@ def _of_request(request: HttpRequest) -> Draft:
     if source is not None:
         apps = apps.filter(campaigns=source)
     basics = {
-        **{name: fields.get(name, "") for name in ("name_zh", "name_en", *_LONG_TEXTS)},
+        **{name: fields.get(name, "") for name in TEXTS},
         "slug": _free_slug(template.slug if template else source.slug if source else "campaign"),
         "budget": fields.get("budget_fen"),
         "starts_at": local(starts_at, zone),
@@ -195,9 +195,6 @@ def _of_request(request: HttpRequest) -> Draft:
     }
     initial = [_packet_initial(p, starts_at, ends_at, zone) for p in packets]
     return Draft(None, basics, initial, document)
-
-
-_LONG_TEXTS = ("rules_zh", "rules_en", "odds_zh", "odds_en")
 
 
 def _packet_initial(

@@ -20,6 +20,7 @@ from campaign.admin import (
     acts,
     board,
     builder,
+    disclosing,
     exports,
     lists,
     money_exports,
@@ -144,6 +145,11 @@ class CampaignAdmin(PlainModelAdmin):
             path("<uuid:object_id>/board-data/", view(board.data), name="campaign_data"),
             path("<uuid:object_id>/top-up/", view(running.ask), name="campaign_top_up_ask"),
             path("<uuid:object_id>/extend/", view(running.extend), name="campaign_extend"),
+            path(
+                "<uuid:object_id>/disclosure/",
+                view(disclosing.disclosure),
+                name="campaign_disclosure",
+            ),
             path("<uuid:object_id>/rain/", view(rains.rain), name="campaign_rain"),
             path(
                 "<uuid:object_id>/round/<uuid:packet_id>/",
@@ -271,6 +277,14 @@ def _links(user: Any, campaign: Campaign) -> list[dict[str, Any]]:
                 "act": "copy",
             }
         )
+    found.append(
+        {
+            "label": _("Published rules"),
+            "icon": "gavel",
+            "address": reverse("admin:campaign_disclosure", args=[campaign.pk]),
+            "act": "disclosure",
+        }
+    )
     if user.has_perm("packets.view_claim"):
         found.append(
             {

@@ -17,7 +17,13 @@ from django import forms
 from django.utils.functional import cached_property
 from django.utils.translation import gettext_lazy as _
 
-from campaign.models import DEFAULT_TIMEZONE, Campaign
+from campaign.models import (
+    CONTACT_MAX_CHARS,
+    DEFAULT_TIMEZONE,
+    ORGANISER_MAX_CHARS,
+    TEXTS,
+    Campaign,
+)
 from engine.lib.adminkit import LocalMomentField, YuanField, parse_yuan, yuan_text
 from engine.models import ClientApp
 from engine.staff.confirm import DressedForm
@@ -94,13 +100,38 @@ class CampaignForm(DressedForm):
         max_length=4_000,
         required=False,
         widget=forms.Textarea(attrs={"rows": 3}),
-        help_text=_("How likely each prize is. The law wants it where prizes are drawn."),
+        help_text=_(
+            "Your own words on the odds; needed where prizes are drawn. Quantities and exact odds "
+            "are published beside them."
+        ),
     )
     odds_en = forms.CharField(
         label=_("Odds (English)"),
         max_length=4_000,
         required=False,
         widget=forms.Textarea(attrs={"rows": 3}),
+    )
+    organiser_zh = forms.CharField(
+        label=_("Organiser (Chinese)"),
+        max_length=ORGANISER_MAX_CHARS,
+        required=False,
+        help_text=_("The company that promises all this. Empty: the client apps' names."),
+    )
+    organiser_en = forms.CharField(
+        label=_("Organiser (English)"), max_length=ORGANISER_MAX_CHARS, required=False
+    )
+    contact_zh = forms.CharField(
+        label=_("Complaints (Chinese)"),
+        max_length=CONTACT_MAX_CHARS,
+        required=False,
+        widget=forms.Textarea(attrs={"rows": 2}),
+        help_text=_("Where people complain: a telephone number, an address, a page of the app."),
+    )
+    contact_en = forms.CharField(
+        label=_("Complaints (English)"),
+        max_length=CONTACT_MAX_CHARS,
+        required=False,
+        widget=forms.Textarea(attrs={"rows": 2}),
     )
     # Raised by every write: a form filled in against something older is refused.
     version = forms.IntegerField(required=False, widget=forms.HiddenInput)
@@ -119,9 +150,8 @@ class CampaignForm(DressedForm):
     def arguments(self) -> dict[str, Any]:
         """What `campaign_create` takes."""
         data = self.cleaned_data
-        texts = ("name_zh", "name_en", "slug", "rules_zh", "rules_en", "odds_zh", "odds_en")
         return {
-            **{name: data[name] for name in texts},
+            **{name: data[name] for name in (*TEXTS, "slug")},
             "budget_fen": data["budget"],
             "starts_at": data["starts_at"],
             "ends_at": data["ends_at"],
@@ -288,9 +318,8 @@ PacketFormSet = forms.formset_factory(
 def campaign_initial(campaign: Campaign) -> dict[str, Any]:
     """A campaign as its form shows it."""
     zone = ZoneInfo(campaign.timezone)
-    texts = ("name_zh", "name_en", "slug", "rules_zh", "rules_en", "odds_zh", "odds_en")
     return {
-        **{name: getattr(campaign, name) for name in texts},
+        **{name: getattr(campaign, name) for name in (*TEXTS, "slug")},
         "budget": campaign.budget_fen,
         "starts_at": local(campaign.starts_at, zone),
         "ends_at": local(campaign.ends_at, zone),

@@ -63,6 +63,10 @@ class Campaign(msgspec.Struct, frozen=True, kw_only=True):
     timezone: str
     currency: Currency
     rules: Text
+    disclosure: Annotated[
+        str | None,
+        Meta(description="A page for people: rules, quantities and odds as they were published."),
+    ]
     packets: list[CampaignPacket]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from campaign.api import schemas
+from campaign.disclosing import disclosure_address
 from campaign.models import Campaign, CampaignPacket
 from engine.lib.clock import rfc3339
 from packets.api.schemas import Kind
@@ -12,7 +13,7 @@ from packets.models import Packet
 
 
 def campaign(row: Campaign) -> schemas.Campaign:
-    """`links__packet` and `links__rain` must be prefetched; drafts are nobody's to see."""
+    """`links__packet` and `links__rain` must be prefetched, `published` annotated."""
     links = [link for link in row.links.all() if link.packet.state != Packet.State.DRAFT]
     rounds = Counter(link.rain_id for link in links)
     return schemas.Campaign(
@@ -24,6 +25,7 @@ def campaign(row: Campaign) -> schemas.Campaign:
         timezone=row.timezone,
         currency=row.currency,
         rules=schemas.Text(zh=row.rules_zh, en=row.rules_en),
+        disclosure=disclosure_address(row.slug) if getattr(row, "published", False) else None,
         packets=[_packet(link, rounds[link.rain_id]) for link in links],
     )
 

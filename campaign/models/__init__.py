@@ -5,6 +5,7 @@
              ─< CampaignPacket ── Packet  which packets belong to it, in the order they are shown
              ─< Rain ─< CampaignPacket    those that are the rounds of a red-packet rain
              ─< CampaignApproval          a second person's word on one exact version
+             ─< Disclosure                what participants were told, word for word
              ── CampaignGrowth            how it may spread; ─< CampaignChannel where
              ─< TopUp                     more money or packets for a running one, asked and decided
     Packet   ─< TargetUpload ─< TargetUploadPart, TargetUploadError   people, read in parts
@@ -21,11 +22,14 @@ that the account can't pay doesn't open. States move only by conditional UPDATEs
 from __future__ import annotations
 
 from campaign.models.campaign import (
+    CONTACT_MAX_CHARS,
     DEFAULT_TIMEZONE,
     HASH_HEX_CHARS,
     ODDS_MAX_CHARS,
+    ORGANISER_MAX_CHARS,
     RULES_MAX_CHARS,
     SLUG_MAX_CHARS,
+    TEXTS,
     Campaign,
     CampaignPacket,
     Rain,
@@ -33,6 +37,7 @@ from campaign.models.campaign import (
     validate_timezone,
 )
 from campaign.models.desk import BurnSample, CampaignTemplate, Notice
+from campaign.models.disclosing import Disclosure
 from campaign.models.growth import (
     MAX_REWARD_DEPTH,
     WAYS,
@@ -45,12 +50,15 @@ from campaign.models.review import CampaignApproval, TopUp
 from campaign.models.targets import TargetUpload, TargetUploadError, TargetUploadPart
 
 __all__ = [
+    "CONTACT_MAX_CHARS",
     "DEFAULT_TIMEZONE",
     "HASH_HEX_CHARS",
     "MAX_REWARD_DEPTH",
     "ODDS_MAX_CHARS",
+    "ORGANISER_MAX_CHARS",
     "RULES_MAX_CHARS",
     "SLUG_MAX_CHARS",
+    "TEXTS",
     "WAYS",
     "BurnSample",
     "Campaign",
@@ -60,6 +68,7 @@ __all__ = [
     "CampaignPacket",
     "CampaignTemplate",
     "Channel",
+    "Disclosure",
     "Notice",
     "Rain",
     "TargetUpload",

@@ -19,7 +19,14 @@ DEFAULT_TIMEZONE = "Asia/Shanghai"
 SLUG_MAX_CHARS = 60
 RULES_MAX_CHARS = 20_000  # a page of rules; longer texts belong on the app's own site
 ODDS_MAX_CHARS = 4_000
+ORGANISER_MAX_CHARS = 120
+CONTACT_MAX_CHARS = 500
 HASH_HEX_CHARS = 64  # SHA-256 in hexadecimal
+# A campaign's texts, in both languages; English may be empty.
+TEXTS = (
+    "name_zh", "name_en", "rules_zh", "rules_en", "odds_zh", "odds_en", "organiser_zh",
+    "organiser_en", "contact_zh", "contact_en",
+)  # fmt: skip
 
 
 _SLUG = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*\Z")
@@ -57,6 +64,35 @@ class Campaign(models.Model):
     # How likely each prize is; the law wants it said wherever a prize is drawn.
     odds_zh = models.TextField(_("odds (Chinese)"), max_length=ODDS_MAX_CHARS, blank=True)
     odds_en = models.TextField(_("odds (English)"), max_length=ODDS_MAX_CHARS, blank=True)
+    # Who promises all this, and how to reach them; empty: the client apps stand for themselves.
+    organiser_zh = models.CharField(
+        _("organiser (Chinese)"),
+        max_length=ORGANISER_MAX_CHARS,
+        blank=True,
+        default="",
+        db_default="",
+    )
+    organiser_en = models.CharField(
+        _("organiser (English)"),
+        max_length=ORGANISER_MAX_CHARS,
+        blank=True,
+        default="",
+        db_default="",
+    )
+    contact_zh = models.CharField(
+        _("complaints (Chinese)"),
+        max_length=CONTACT_MAX_CHARS,
+        blank=True,
+        default="",
+        db_default="",
+    )
+    contact_en = models.CharField(
+        _("complaints (English)"),
+        max_length=CONTACT_MAX_CHARS,
+        blank=True,
+        default="",
+        db_default="",
+    )
     state = models.CharField(_("state"), max_length=10, choices=State.choices, default=State.DRAFT)
 
     budget_fen = models.BigIntegerField(_("budget"))

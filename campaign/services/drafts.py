@@ -19,7 +19,7 @@ from django.utils.translation import gettext_lazy as _
 
 from campaign import growth_rules, rules
 from campaign.convergence import campaign_locked
-from campaign.models import Campaign, CampaignPacket
+from campaign.models import TEXTS, Campaign, CampaignPacket
 from campaign.services import review
 from campaign.services.common import EDITABLE, audit, require_state, require_version, touched
 from engine.lib import crypto
@@ -31,7 +31,6 @@ from packets.models import Account, Packet
 
 # A campaign's packets are all opened and closed by one worker's loop, and listed on one page.
 MAX_PACKETS_PER_CAMPAIGN = 200
-TEXTS = ("name_zh", "name_en", "rules_zh", "rules_en", "odds_zh", "odds_en")
 
 
 # --- Making one ----------------------------------------------------------------------------------
@@ -51,6 +50,10 @@ def campaign_create(
     rules_en: str = "",
     odds_zh: str = "",
     odds_en: str = "",
+    organiser_zh: str = "",
+    organiser_en: str = "",
+    contact_zh: str = "",
+    contact_en: str = "",
     timezone_name: str = "Asia/Shanghai",
     created_by: User | None = None,
 ) -> Campaign:
@@ -76,6 +79,10 @@ def campaign_create(
             rules_en=rules_en,
             odds_zh=odds_zh,
             odds_en=odds_en,
+            organiser_zh=organiser_zh,
+            organiser_en=organiser_en,
+            contact_zh=contact_zh,
+            contact_en=contact_en,
             budget_fen=budget_fen,
             currency=CURRENCY,
             account=ledger.account_get_or_create(

@@ -18,7 +18,8 @@ from django.utils.translation import gettext_lazy as _
 
 from campaign import blueprints, rules
 from campaign.convergence import campaign_locked
-from campaign.models import Campaign, CampaignPacket, Rain
+from campaign.disclosing.publishing import disclosure_publish
+from campaign.models import Campaign, CampaignPacket, Disclosure, Rain
 from campaign.services import review
 from campaign.services.common import EDITABLE, RUNNING, audit, require_state, touched
 from campaign.services.drafts import packet_attach
@@ -217,6 +218,7 @@ def round_move(
                 actor=actor,
                 reason=reason,
             )
+            disclosure_publish(campaign=campaign, cause=Disclosure.Cause.ROUND_MOVED)
         touched(campaign, by)
         audit(
             campaign,

@@ -21,6 +21,7 @@ from django.utils.translation import gettext_lazy as _
 
 from campaign import rules
 from campaign.convergence import campaign_locked
+from campaign.disclosing.publishing import disclosure_publish
 from campaign.models import Campaign, CampaignApproval, Notice
 from campaign.people import actor_of
 from campaign.services.common import State, audit, require_state, require_version, states
@@ -78,6 +79,7 @@ def campaign_approve(*, campaign_id: uuid.UUID, version_hash: str, by: User) -> 
         CampaignApproval.objects.create(
             campaign=campaign, version_hash=current, document=document, approver=by
         )
+        disclosure_publish(campaign=campaign)
         notices_send(
             [campaign.created_by, campaign.submitted_by],
             campaign=campaign,

@@ -19,7 +19,8 @@ from django.utils.translation import gettext_lazy as _
 
 from campaign import rules
 from campaign.convergence import campaign_converge, campaign_locked
-from campaign.models import Campaign, Notice, TopUp
+from campaign.disclosing.publishing import disclosure_publish
+from campaign.models import Campaign, Disclosure, Notice, TopUp
 from campaign.people import actor_of
 from campaign.services.common import RUNNING, audit, fund, require_state, touched
 from campaign.services.drafts import packet_attach
@@ -152,6 +153,7 @@ def top_up_approve(*, top_up_id: int, by: User) -> TopUp:
             packet = _attach(campaign, rules_of_packet)
             packet_services.packet_open(packet_id=packet.pk, actor=actor_of(by))
         touched(campaign, None)
+        disclosure_publish(campaign=campaign, cause=Disclosure.Cause.TOPPED_UP)
         _tell(campaign, top_up, by, approved=True, reason="")
         audit(
             campaign,
@@ -244,6 +246,7 @@ def campaign_extend(
         )
         for packet_id in packets.order_by("id").values_list("id", flat=True):
             packet_services.packet_extend(packet_id=packet_id, closes_at=ends_at, actor=actor)
+        disclosure_publish(campaign=campaign, cause=Disclosure.Cause.EXTENDED)
         audit(
             campaign,
             actor,

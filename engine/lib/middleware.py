@@ -38,7 +38,7 @@ GetResponse = Callable[[HttpRequest], HttpResponseBase]
 # Pages for people; every other path answers its errors as problems.
 PAGES = ("/admin/", "/static/")
 # Pages of people who have no session here; they say what is wrong themselves, in HTML.
-OPEN_PAGES = ("/s/", "/demo/")
+OPEN_PAGES = ("/s/", "/d/", "/demo/")
 # Asked by orchestrators under whatever address they know; they say nothing that a host could bend.
 PROBES = ("/healthz", "/readyz")
 # What the API says in words is for developers; a thread may still be in the last reader's language.

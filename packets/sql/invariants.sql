@@ -653,6 +653,7 @@ SELECT 'guards_in_place',
     ('engine_auditevent', 'audit_chain'), ('engine_auditevent', 'audit_append_only'),
     ('referrals_referral', 'referral_insert_only'), ('referrals_reward', 'reward_insert_only'),
     ('referrals_serverevent', 'serverevent_insert_only'),
+    ('campaign_disclosure', 'disclosure_insert_only'),
     ('engine_outboxevent', 'outboxevent_written_once'),
     ('engine_webhookattempt', 'webhookattempt_written_once')
  ) AS guard (relation, name)
@@ -660,6 +661,11 @@ SELECT 'guards_in_place',
        SELECT FROM pg_trigger AS present
         WHERE present.tgrelid = to_regclass(guard.relation) AND present.tgname = guard.name
           AND present.tgenabled IN ('O', 'A'))
+
+-- query: published
+SELECT 'published_whole', format('campaign %s, version %s', campaign_id, number)
+  FROM campaign_disclosure
+ WHERE encode(sha256(convert_to(body, 'UTF8')), 'hex') <> sha256
 
 -- query: numbers
 SELECT 'whole_fen', format('%s.%s is %s', relation.relname, attribute.attname,

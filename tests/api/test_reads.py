@@ -6,6 +6,7 @@ import datetime as dt
 from collections.abc import Callable
 
 import pytest
+from django.conf import settings
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
@@ -60,6 +61,7 @@ def test_a_live_campaign_is_listed_with_rules_and_packets(
         "timezone": "Asia/Shanghai",
         "currency": "CNY",
         "rules": {"zh": "每人一次", "en": ""},
+        "disclosure": f"{settings.BASE_URL}/d/{campaign.slug}",
         "packets": [
             {
                 "id": packet.public_id,

@@ -524,10 +524,13 @@ def test_whole_fen_turns_red(owner_dsn: str) -> None:
 
 
 def test_every_question_has_been_turned_red() -> None:
+    from tests.campaign import test_disclosures
     from tests.packets import test_invariants_holds
     from tests.packets.reconciling import test_books
 
-    by_hand = {"guards_in_place", "whole_fen", *test_books.TURNED_RED}
+    by_hand = {
+        "guards_in_place", "whole_fen", *test_books.TURNED_RED, *test_disclosures.TURNED_RED
+    }  # fmt: skip
     elsewhere = test_invariants_holds.CORRUPTIONS.keys()
     assert {question.name for question in QUESTIONS} == CORRUPTIONS.keys() | by_hand | elsewhere
 

@@ -29,6 +29,7 @@ TABLE_RIGHTS: dict[str, tuple[str, ...]] = {
     "engine_webhookattempt": ADD,
     "engine_webhookdelivery": ADD_AND_CHANGE,
     "engine_webhookendpoint": ADD_AND_CHANGE,
+    "campaign_disclosure": ADD,
     "packets_account": ADD,  # the ledger's trigger moves balances, with the owner's rights
     "packets_transfer": ADD,
     "packets_laneepoch": ADD,
