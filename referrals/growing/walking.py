@@ -14,59 +14,39 @@ from collections.abc import Callable
 
 import numpy as np
 
-from campaign.models import CampaignGrowth, Channel, Vehicle
+from campaign.models import CampaignGrowth, Vehicle
 from engine.lib import clock
-from engine.lib.auth import Caller
-from engine.lib.ids import participant_digest
 from packets.claiming import sync
 from packets.claiming.effects import ClaimRequest
 from referrals.events.receiving import Event, events_receive
 from referrals.forest.joining import Lead, friend_join
-from referrals.growing.shape import KINDS, NOBODY, World
+from referrals.growing.cast import AGENT, Cast
+from referrals.growing.shape import NOBODY
 from referrals.linking import clicks
 from referrals.linking.links import link_share
-from referrals.linking.places import Place, place_of
+from referrals.linking.places import Place
 from referrals.linking.visits import visit_record
-from referrals.models import ShareLink
+from referrals.models import ShareLink, Visit
+from referrals.risk.noting import sightings_keep
 
-# People; about fifteen milliseconds each. Their networks are those of 10.0.0.0/8: 65,536.
+# People; about fifteen milliseconds each.
 MAX_PEOPLE = 5_000
-IDLE_OPENS_MAX = 20  # openings of one link that lead to nothing; more would only take time
 EVENTS_AT_ONCE = 500
-CHANNELS = (Channel.WECHAT, Channel.WECHAT, Channel.MOMENTS, Channel.QQ, Channel.SMS)
 
 
 class Walk:
     """One world in one campaign. `per_second` bounds the people who join in a second."""
 
     def __init__(
-        self,
-        world: World,
-        growth: CampaignGrowth,
-        client_app_id: int,
-        name: str,
-        packet: uuid.UUID | None,
-        per_second: float,
+        self, cast: Cast, growth: CampaignGrowth, packet: uuid.UUID | None, per_second: float
     ) -> None:
-        if world.size > MAX_PEOPLE:
+        if cast.world.size > MAX_PEOPLE:
             raise ValueError(f"at most {MAX_PEOPLE:,} people walk through the services")
-        self.world, self.growth, self.app, self.name = world, growth, client_app_id, name
+        self.cast, self.world, self.growth = cast, cast.world, growth
         self.packet, self.pause_s = packet, 1 / per_second
+        self.sharing = cast.sharing
         self.links: dict[int, ShareLink] = {}
         self.outcomes: Counter[str] = Counter()
-
-    def subject(self, row: int) -> str:
-        return f"{self.name}-{row:06}"
-
-    def caller(self, row: int) -> Caller:
-        subject = self.subject(row)
-        return Caller(
-            client_app_id=self.app,
-            subject=subject,
-            participant=participant_digest(self.app, subject),
-            device=f"{self.name}-phone-{self.world.device[row]}",
-            is_new=True,
-        )
 
     def run(self, sleep: Callable[[float], None] = time.sleep) -> Counter[str]:
         """Everybody comes, in order; how often each thing happened."""
@@ -86,65 +66,58 @@ class Walk:
         inviter = int(self.world.inviter[row])
         if inviter != NOBODY:
             self._join(row, inviter)
+        if self.sharing[row]:
+            self._link(row)
         if self.packet is not None and not np.isnan(self.world.claimed_s[row]):
-            answer = sync.claim(self.packet, self.caller(row), ClaimRequest())
-            self.outcomes["claim: " + ("no packet" if answer is None else answer[0].result)] += 1
+            self.outcomes[claimed(self.cast, self.packet, row)] += 1
 
     def _join(self, row: int, inviter: int) -> None:
         link = self._link(inviter)
-        visit = visit_record(
-            link=link,
-            vehicle=Vehicle.LINK,
-            place=self._place(row),
-            agent="grown",
-            most_per_hour=self.growth.visits_per_link_hour,
-        )
+        visit = self._open(link, self.cast.place(row))
         if visit is None:
             self.outcomes["visit: too many"] += 1
             lead = Lead(code=link.code)
         else:
             click = clicks.Click(visit.click_id, int(visit.at.timestamp()))
             lead = Lead(click_token=clicks.sign(click))
-        result = friend_join(campaign=self.growth.campaign, friend=self.caller(row), lead=lead)
+        friend = self.cast.caller(row)
+        result = friend_join(campaign=self.growth.campaign, friend=friend, lead=lead)
         self.outcomes[f"join: {result}"] += 1
+
+    def _open(self, link: ShareLink, place: Place) -> Visit | None:
+        return visit_record(
+            link=link,
+            vehicle=Vehicle.LINK,
+            place=place,
+            agent=AGENT,
+            most_per_hour=self.growth.visits_per_link_hour,
+        )
 
     def _link(self, row: int) -> ShareLink:
         if row not in self.links:
-            channel = CHANNELS[row % len(CHANNELS)]
-            shared = link_share(
-                campaign=self.growth.campaign, caller=self.caller(row), channel=channel
-            )
-            self.links[row] = shared.link
+            self.links[row] = link_share(
+                campaign=self.growth.campaign,
+                caller=self.cast.caller(row),
+                channel=self.cast.channel(row),
+            ).link
         return self.links[row]
-
-    def _place(self, row: int) -> Place:
-        network, device = int(self.world.network[row]), int(self.world.device[row])
-        address = f"10.{network >> 8 & 255}.{network & 255}.{1 + device % 250}"
-        return place_of(address, f"grown {device}")
 
     def _idle_opens(self) -> None:
         """Whoever opened a link and went away again."""
         rows = self.world.inviter[self.world.inviter != NOBODY]
         children = np.bincount(rows, minlength=self.world.size)
         for row, link in self.links.items():
-            idle = min(int(self.world.opened[row] - children[row]), IDLE_OPENS_MAX)
-            for number in range(idle):
-                visit_record(
-                    link=link,
-                    vehicle=Vehicle.LINK,
-                    place=place_of(f"10.{row >> 8 & 255}.{row & 255}.{number}", "grown passer-by"),
-                    agent="grown",
-                    most_per_hour=self.growth.visits_per_link_hour,
-                )
+            for number in range(self.cast.idle_opens(row, int(children[row]))):
+                self._open(link, self.cast.passer_by(row, number))
                 self.outcomes["visit: idle"] += 1
 
     def _report(self) -> None:
-        """The app's back end tells who joined."""
+        """The app's back end tells who joined; the doors have seen their phones and networks."""
         now = clock.now()
         events = [
             Event(
-                key=f"{self.name}:joined:{row}",
-                user=self.subject(row),
+                key=f"{self.cast.name}:joined:{row}",
+                user=self.cast.subject(row),
                 kind="joined",
                 at=now,
                 campaign=self.growth.campaign.slug,
@@ -153,16 +126,12 @@ class Walk:
         ]
         for start in range(0, len(events), EVENTS_AT_ONCE):
             chunk = events[start : start + EVENTS_AT_ONCE]
-            for answer in events_receive(client_app_id=self.app, events=chunk):
+            for answer in events_receive(client_app_id=self.cast.app, events=chunk):
                 self.outcomes[f"event: {answer.result}"] += 1
+        sightings_keep([self.cast.sighting(row) for row in range(self.world.size)])
 
-    def truth(self) -> list[dict[str, object]]:
-        """Who is a farmer, of which kind and farm; whoever isn't named is honest."""
-        return [
-            {
-                "user": self.subject(row),
-                "kind": KINDS[self.world.kind[row]].value,
-                "farm": int(self.world.farm[row]),
-            }
-            for row in np.flatnonzero(self.world.is_farmer).tolist()
-        ]
+
+def claimed(cast: Cast, packet: uuid.UUID, row: int) -> str:
+    """This person claims the packet as at any door; how that ended."""
+    answer = sync.claim(packet, cast.caller(row), ClaimRequest())
+    return "claim: " + ("no packet" if answer is None else answer[0].result)

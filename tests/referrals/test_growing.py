@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.contrib.postgres.aggregates import ArrayAgg
 from django.core.management import CommandError, call_command
+from django.db.models import F, Max, Min, OuterRef, Subquery
+from django.db.models.functions import Now
 
+from campaign.models import CampaignGrowth
 from engine.lib.ids import participant_digest
-from packets.models import Claim
+from packets.models import Claim, Participant
 from referrals.growing.world import KINDS, NOBODY, Preset, make_world
-from referrals.models import Referral, ServerEvent, ShareLink, Visit
+from referrals.models import (
+    Identity,
+    Qualification,
+    Referral,
+    ServerEvent,
+    ShareLink,
+    Visit,
+)
 from tests.campaign import stage as campaigns
 from tests.referrals import stage
 
@@ -30,8 +42,8 @@ def grow(**options: Any) -> dict[str, Any]:
     return said
 
 
-def test_the_forest_in_postgres_is_the_made_up_one(tmp_path: Path) -> None:
-    growth = stage.sharing()
+def test_the_forest_in_postgres_is_the_made_up_one_walked_or_copied(tmp_path: Path) -> None:
+    growth, copied = stage.sharing(), stage.sharing()
     slug, app = growth.campaign.slug, stage.app_of(growth.campaign)
     packet = campaigns.first_packet(growth.campaign)
     said = grow(
@@ -63,6 +75,19 @@ def test_the_forest_in_postgres_is_the_made_up_one(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="already"):
         grow(campaign=slug)
 
+    by_copy = grow(
+        campaign=copied.campaign.slug,
+        farms="star:0.2,ring:0.1",
+        packet=campaigns.first_packet(copied.campaign).public_id,
+        bulk=True,
+    )
+    compare(growth, copied)
+    assert by_copy["outcomes"]["referrals_referral"] == len(edges)
+    claims = [name for name in said["outcomes"] if name.startswith("claim: ")]
+    assert [by_copy["outcomes"][name] for name in claims] == [
+        said["outcomes"][name] for name in claims
+    ]
+
 
 @pytest.mark.parametrize(
     "wrong", [{"farms": "moon:0.1"}, {"packet": "0" * 32}, {"campaign": "nowhere"}]
@@ -72,3 +97,86 @@ def test_what_makes_no_sense_grows_nothing(wrong: dict[str, str]) -> None:
     with pytest.raises(CommandError):
         grow(**{"campaign": growth.campaign.slug, **wrong})
     assert not ShareLink.objects.exists()
+
+
+def left_behind(app: int) -> dict[str, Any]:
+    """Every row that a grown world has left, without its ids, its times and what chance drew."""
+    names = dict(Participant.objects.filter(client_app_id=app).values_list("digest", "subject"))
+    who = {bytes(digest): name for digest, name in names.items()}
+    edges = Referral.objects.filter(client_app_id=app).select_related("parent", "link")
+    return {
+        "people": sorted(who.values()),
+        "links": sorted(
+            (who[bytes(one.participant)], one.channel, len(one.code), one.revoke_reason)
+            for one in ShareLink.objects.filter(client_app_id=app)
+        ),
+        "visits": sorted(
+            (who[bytes(one.link.participant)], one.campaign_id == one.link.campaign_id,
+             one.vehicle, one.network_hash, one.visitor_hash, one.agent)
+            for one in Visit.objects.filter(link__client_app_id=app).select_related("link")
+        ),
+        "edges": sorted(
+            (who[bytes(one.invitee)], who[bytes(one.inviter)], who[bytes(one.root)], one.depth,
+             who[bytes(one.parent.invitee)] if one.parent else "",
+             who[bytes(one.link.participant)], one.source, Visit.objects.get(
+                 click_id=one.click_id).link_id == one.link_id)
+            for one in edges
+        ),
+        "watched": Qualification.objects.filter(
+            referral__client_app_id=app, qualified_by="", next_attempt_at__isnull=False
+        ).count(),
+        "joined": sorted(
+            (who[bytes(one.participant)], one.key, one.mission, one.campaign is not None)
+            for one in ServerEvent.objects.filter(client_app_id=app, kind="joined")
+        ),
+        # Of hashes only who shares them: each app has its own.
+        "identities": sorted(
+            (kind, key_id, sorted(who[bytes(one)] for one in people))
+            for kind, key_id, people in Identity.objects.filter(participant__in=list(who))
+            .values("digest")
+            .annotate(people=ArrayAgg("participant"))
+            .values_list("kind", "key_id", "people")
+        ),
+    }  # fmt: skip
+
+
+def compare(walked: CampaignGrowth, copied: CampaignGrowth) -> None:
+    """Both left the same behind; and in the copied one stands what is the world's own."""
+    apps = [stage.app_of(one.campaign) for one in (walked, copied)]
+    first, second = (left_behind(app) for app in apps)
+    for what in first:
+        assert first[what] == second[what], what
+    edges = Referral.objects.filter(campaign=copied.campaign)
+    span = edges.aggregate(span=Max("bound_at") - Min("bound_at"))["span"]
+    assert span.total_seconds() > 3 * 86_400
+    assert not edges.filter(bound_at__gt=Now()).exists()
+    assert not edges.exclude(link__created_at__lt=F("bound_at")).exists()
+    click = Visit.objects.filter(click_id=OuterRef("click_id"))
+    assert not edges.exclude(bound_at__gt=Subquery(click.values("at"))).exists()
+    assert ServerEvent.objects.filter(campaign=copied.campaign, kind="active").exists()
+    call_command("audit_money", stdout=io.StringIO())
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(900)
+def test_a_hundred_thousand_people_by_copy() -> None:
+    copied, people = stage.sharing(), 100_000
+    farms = ",".join(f"{kind}:0.01" for kind in KINDS)
+    begun = time.process_time(), time.monotonic()
+    out = io.StringIO()
+    call_command(
+        "grow",
+        campaign=copied.campaign.slug,
+        users=people,
+        farms=farms,
+        bulk=True,
+        stdout=out,
+    )
+    said = json.loads(out.getvalue())
+    rows = sum(said["outcomes"].values())
+    cpu_s, wall_s = time.process_time() - begun[0], time.monotonic() - begun[1]
+    print(f"{rows:,} rows, {cpu_s:.1f} s of CPU here, {wall_s:.1f} s in all")
+    assert said["outcomes"]["packets_participant"] == people
+    assert Referral.objects.count() == said["invited"] > people / 2
+    assert Qualification.objects.count() == said["invited"]
+    call_command("audit_money", stdout=io.StringIO())
