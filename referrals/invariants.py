@@ -3,6 +3,7 @@
 17: a campaign's referrals are a forest, each friend under one inviter who shared a link.
 18: a reward is a claim made with its own ticket, once per referral and side, within the campaign's
     cap and no further up than the constant.
+19: whoever is banned wins nothing: the doors know of each ban, and of nothing else.
 """
 
 from __future__ import annotations
@@ -22,5 +23,6 @@ QUESTIONS = QuestionSet(
         Question(18, "reward_claims", "each granted reward is the claim that its own ticket made"),
         Question(18, "inviter_cap", "nobody was granted more rewards for inviting than the cap"),
         Question(18, "reward_depth", "rewards reach at most two steps up"),
+        Question(19, "bans_at_doors", "exactly the banned people are blocked at the doors"),
     ),
 )

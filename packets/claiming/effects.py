@@ -90,6 +90,7 @@ class PacketView:
     needs_ticket: bool = False  # a claim's serial is its ticket's; without one, nobody claims
     gate: int = 0  # the campaign's, whose crowd some limits count
     limits: tuple[Rule, ...] = ()
+    blocked: tuple[frozenset[bytes], ...] = ()  # sets of people who win nothing here
 
 
 @dataclass(frozen=True, slots=True)

@@ -324,6 +324,8 @@ def _admit(
     packet: PacketView, slot: Slot, caller: Caller, request: ClaimRequest, password_key: bytes
 ) -> Step:
     """Everything that depends on who asks and with what, before a portion is touched."""
+    if packet.blocked and any(caller.participant in people for people in packet.blocked):
+        return (yield from _refuse(slot, Outcome(Result.BLOCKED)))
     audience = packet.audience
     reason = eligibility.refusal(audience, caller)
     if reason is None and audience.targeted:

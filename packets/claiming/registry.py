@@ -19,6 +19,7 @@ from django.db.models import Count, Q, Sum
 from django.db.models.functions import Now
 
 from engine.models import ForcedOutcome
+from packets.blocking import blocked_before
 from packets.claiming.effects import Audience, Forced, PacketView, Reason, Result
 from packets.claiming.limits import Rule
 from packets.models import Gate, LimitRule, Packet
@@ -131,6 +132,7 @@ def read(packet_id: uuid.UUID) -> PacketView | None:
         needs_ticket=packet.needs_ticket,
         gate=packet.gate_id,
         limits=limits_of(packet),
+        blocked=blocked_before(packet.gate_id),
     )
 
 

@@ -1,6 +1,7 @@
 """The rows of the data plane, a module for each subject.
 
     Gate ── stands before packets: unless it is open, nothing behind it is claimed
+    Gate ─< Block                      who wins nothing behind it
     Packet ─< Lane ─< LaneEpoch        an amount cut into portions, in independent slices
               Lane ─< Claim ── ClaimState   one participant's portion, and what became of it
               Lane ── LaneCursor       how far settlement has come
@@ -20,6 +21,7 @@ in `packets/sql/commit_claims.sql`.
 
 from __future__ import annotations
 
+from packets.models.blocks import Block
 from packets.models.claim import Claim, ClaimState
 from packets.models.deciding import PayoutMark, ProviderChange
 from packets.models.holds import MAX_RULE_WINDOW_S, Hold, HoldAppeal, RiskRule
@@ -38,6 +40,7 @@ __all__ = [
     "MAX_PORTIONS_PER_LANE",
     "MAX_RULE_WINDOW_S",
     "Account",
+    "Block",
     "Claim",
     "ClaimState",
     "Difference",

@@ -32,6 +32,8 @@ class Gate(models.Model):
     key = models.CharField(_("key"), max_length=64, unique=True)
     state = models.CharField(_("state"), max_length=8, choices=State.choices, default=State.PAUSED)
     reason = models.CharField(_("reason"), max_length=200, blank=True)
+    # Moves with each change of who is blocked here (`packets/blocking.py`).
+    blocks = models.PositiveBigIntegerField(_("changes of blocked people"), db_default=0)
     changed_at = models.DateTimeField(_("changed at"), auto_now=True)
 
     class Meta:

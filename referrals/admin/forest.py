@@ -165,6 +165,7 @@ def ban(request: HttpRequest, campaign_id: uuid.UUID, person: str) -> HttpRespon
         consequence=Consequence(
             _("Rewards of this person and of everybody below, still in wallets, are held."),
             (
+                _("Within seconds they win nothing more here: claims answer “blocked”."),
                 _("Their links stop working, and nobody is bound to them or by them any more."),
                 _("Packets that they sent from their wallet are paused."),
                 _("What was paid out already isn't called back."),
@@ -190,7 +191,7 @@ def lift(request: HttpRequest, ban_id: int) -> HttpResponse:
         about=str(row),
         consequence=Consequence(
             _("What this ban has held and nobody has decided on goes back into the wallets."),
-            (_("Their links work again, and their packets go on."),),
+            (_("They can win again, their links work again, and their packets go on."),),
             ((_("Open holds"), f"{held:,}"),),
         ),
         run=lambda data: ban_lift(ban_id=ban_id, actor=actor_of(request), reason=data["reason"]),

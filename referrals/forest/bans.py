@@ -1,12 +1,17 @@
 """Banning a person: nobody is bound to them or by them any more, and rewards around them wait.
 
-At once, in one transaction: the ban, their links revoked. Right after it, their own open packets
-are paused. By a sweep, one transaction for each reward: what they and everybody below them have
-earned by inviting, up to the moment of the ban and as far as it is still in their wallets, is held
-for a reviewer. Lifting a ban gives back all of it that nobody has decided on meanwhile.
+At once, in one transaction: the ban, their links revoked, and the doors told (`packets.blocking`):
+their claims answer `blocked`. Right after it, their own open packets are paused. By a sweep, one
+transaction for each reward: what they and everybody below them earn by referrals from before the
+ban, once it is settled and as far as it is still in their wallets, is held for a reviewer. Lifting
+a ban gives back all of it that nobody has decided on meanwhile.
 
-What is kept here: a reward is held by one ban once, whoever sweeps at the same time: whoever works
-on a ban holds its row.
+What is kept here:
+
+- A reward is held by one ban once, whoever sweeps at the same time: whoever works on a ban holds
+  its row.
+- None slips through, however late it is granted or settled: whoever writes a reward wakes the bans
+  above it, and a ban waits for rewards that are being written (`GRANTS`).
 """
 
 from __future__ import annotations
@@ -24,16 +29,19 @@ from django.utils.translation import gettext_lazy as _
 from campaign.models import Campaign
 from engine.lib.audit import audit_record
 from engine.lib.errors import ServiceError, TransitionRefused
+from packets.blocking import block_add, block_remove
 from packets.holds.holding import hold_wallet
 from packets.holds.resolving import hold_release
 from packets.holds.rules import RiskReason
-from packets.models import ClaimState, Hold, Packet
+from packets.models import ClaimState, Gate, Hold, Packet
 from packets.services import packet_pause, packet_resume
 from referrals.models import Ban, BanReward, Reward, ShareLink
 
 REASON_MAX_CHARS = 200
 # Rewards that are looked for at once; the walk through a tree of a million costs a second or two.
 BATCH = 2_000
+# The advisory lock that whoever writes a reward shares, and whoever bans has alone.
+GRANTS = "growth:grants"
 # A reward that isn't settled yet can't be held; settlement takes seconds.
 AGAIN_AFTER = dt.timedelta(seconds=5)
 
@@ -50,9 +58,11 @@ def person_ban(*, participant: bytes, campaign: Campaign | None, actor: str, rea
     reason = _checked(reason)
     try:
         with transaction.atomic():
+            _lock_grants("pg_advisory_xact_lock")
             ban = Ban.objects.create(
                 participant=participant, campaign=campaign, reason=reason, banned_by=actor
             )
+            block_add(gate_key=_gate_key(ban), participant=participant)
             links = _links(ban).filter(revoked_at=None)
             revoked = links.update(revoked_at=Now(), revoke_reason=_mark(ban))
             _audit(ban, "person.ban", actor, reason, links=revoked)
@@ -75,6 +85,7 @@ def ban_lift(*, ban_id: int, actor: str, reason: str) -> Ban:
         ban = Ban.objects.get(pk=ban_id)
         back = _links(ban).filter(revoke_reason=_mark(ban))
         given = back.update(revoked_at=None, revoke_reason="")
+        block_remove(gate_key=_gate_key(ban), participant=bytes(ban.participant))
         _audit(ban, "person.unban", actor, reason, links=given)
     if not Ban.objects.filter(participant=ban.participant, lifted_at=None).exists():
         for packet in _own_packets(ban, Packet.State.PAUSED):
@@ -89,6 +100,15 @@ def _checked(reason: str) -> str:
     if len(reason) > REASON_MAX_CHARS:
         raise ServiceError("reason", "too_long", _("The reason is too long."))
     return reason
+
+
+def _gate_key(ban: Ban) -> str:
+    return ban.campaign.gate.key if ban.campaign else Gate.ALL
+
+
+def _lock_grants(function: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {function}(hashtextextended(%s, 0))", [GRANTS])
 
 
 def _mark(ban: Ban) -> str:
@@ -148,7 +168,7 @@ SELECT reward.id, state.state
   JOIN referrals_referral AS earned
     ON earned.id = reward.referral_id AND earned.campaign_id = below.campaign_id
   LEFT JOIN packets_claimstate AS state ON state.claim_id = reward.claim_id
- WHERE reward.state = 'granted' AND reward.at <= %(until)s
+ WHERE reward.state = 'granted' AND earned.bound_at <= %(until)s
    AND COALESCE(state.state, 'committed') IN ('committed', 'parked', 'settled')
    AND NOT EXISTS (SELECT FROM referrals_banreward AS seen
                     WHERE seen.ban_id = %(ban)s AND seen.reward_id = reward.id)
@@ -179,12 +199,41 @@ def _hold(ban: Ban, batch: int) -> int:
         found = cursor.fetchall()
     settled = [reward for reward, state in found if state == ClaimState.State.SETTLED]
     held = sum(_hold_one(ban.pk, reward) for reward in settled)
-    active = Ban.objects.filter(pk=ban.pk, lifted_at=None)
+    # Not once a reward was written meanwhile, which may be missing above: that moves `due_at`.
+    active = Ban.objects.filter(pk=ban.pk, lifted_at=None, due_at=ban.due_at)
     if not found:
         active.update(is_done=True)
     elif not settled:
         active.update(due_at=Now() + AGAIN_AFTER)
     return held
+
+
+_WAKE = """
+WITH RECURSIVE above (person) AS (
+    SELECT %(person)s::bytea
+     UNION
+    SELECT edge.inviter FROM above JOIN referrals_referral AS edge
+        ON edge.campaign_id = %(campaign)s AND edge.invitee = above.person
+), woken AS (
+    SELECT ban.id FROM above JOIN referrals_ban AS ban ON ban.participant = above.person
+     WHERE ban.lifted_at IS NULL
+       AND (ban.campaign_id = %(campaign)s OR ban.campaign_id IS NULL)
+     ORDER BY ban.id FOR NO KEY UPDATE OF ban
+)
+UPDATE referrals_ban SET is_done = false, due_at = clock_timestamp()
+ WHERE id IN (SELECT id FROM woken)
+"""
+
+
+def bans_wake(campaign_id: uuid.UUID, person: bytes) -> None:
+    """Called first by the transaction that writes a reward of this person."""
+    # guard:grants begin
+    _lock_grants("pg_advisory_xact_lock_shared")
+    # guard:grants end
+    active = Ban.objects.filter(Q(campaign=campaign_id) | Q(campaign=None), lifted_at=None)
+    if active.exists():
+        with connection.cursor() as cursor:
+            cursor.execute(_WAKE, {"campaign": campaign_id, "person": person})
 
 
 def _hold_one(ban_id: int, reward_id: int) -> bool:

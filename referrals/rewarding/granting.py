@@ -23,6 +23,7 @@ from django.db import connection, transaction
 from campaign.models import CampaignGrowth
 from engine.lib.auth import Caller
 from engine.lib.errors import ServiceError, TransitionRefused
+from engine.lib.ids import claim_id
 from engine.lib.outbox import EventKind, outbox_emit
 from packets.claiming import flow
 from packets.claiming.effects import ClaimRequest, Outcome, Result, Unavailable
@@ -31,7 +32,7 @@ from packets.claiming.registry import registry
 from packets.claiming.sync import SyncDriver, password_key, ticket_keys
 from packets.models import Claim, Packet, Participant, Ticket
 from packets.tickets import OWN_KEYS, ticket_issue
-from referrals.forest.bans import is_banned
+from referrals.forest.bans import bans_wake, is_banned
 from referrals.models import Referral, Reward
 
 Side: TypeAlias = Reward.Side
@@ -87,9 +88,10 @@ def reward_grant(*, share: Share, qualified_by: str) -> Reward:
     person = Participant.objects.filter(digest=share.participant).first()
     if person is None:
         raise NotYet("the person's name isn't known yet")
-    if is_banned(share.referral.campaign_id, share.participant):
-        raise NotYet("the person is banned")  # due again, and granted if the ban is lifted
     admitted = Ticket.objects.filter(client_app_id=person.client_app_id, key=share.key).first()
+    banned = is_banned(share.referral.campaign_id, share.participant)
+    if banned and not _is_claimed(admitted):
+        raise NotYet("the person is banned")  # due again, and granted if the ban is lifted
     if admitted is not None:
         # To that packet, also where the campaign names another by now.
         share = dataclasses.replace(share, packet=admitted.packet)
@@ -99,6 +101,14 @@ def reward_grant(*, share: Share, qualified_by: str) -> Reward:
     outcome = _claim(share, person, ticket)
     state = _judge(outcome)
     return _write(share, state, qualified_by, outcome, person)
+
+
+def _is_claimed(admitted: Ticket | None) -> bool:
+    """Whether the money is on its way, and only the row is missing that a ban goes by."""
+    if admitted is None:
+        return False
+    made = claim_id(admitted.packet_id, bytes(admitted.participant), admitted.serial)
+    return Claim.objects.filter(pk=made).exists()
 
 
 def _admit(share: Share, person: Participant) -> str | State:
@@ -225,6 +235,8 @@ def _write(
     granted = state is State.GRANTED
     claimed = outcome.claim if outcome is not None and granted else None
     with transaction.atomic():
+        if granted:
+            bans_wake(share.referral.campaign_id, share.participant)
         Reward.objects.bulk_create(
             [
                 Reward(

@@ -130,3 +130,16 @@ UNION ALL
 SELECT 'reward_depth', format('referral %s was paid for %s steps up', referral_id, count(*))
   FROM referrals_reward WHERE side <> 'invitee'
  GROUP BY referral_id HAVING count(*) > 2
+
+-- query: bans
+SELECT 'bans_at_doors', format('%s: %s', encode(COALESCE(ban.participant, block.participant), 'hex'),
+                               CASE WHEN block.id IS NULL THEN 'no door knows of the ban'
+                                    ELSE 'blocked without a ban' END)
+  FROM (SELECT COALESCE(campaign.gate_id, gate.id) AS gate_id, active.participant
+          FROM referrals_ban AS active
+          LEFT JOIN campaign_campaign AS campaign ON campaign.id = active.campaign_id
+          JOIN packets_gate AS gate ON gate.key = 'all'
+         WHERE active.lifted_at IS NULL) AS ban
+  FULL JOIN packets_block AS block
+    ON block.gate_id = ban.gate_id AND block.participant = ban.participant
+ WHERE ban.participant IS NULL OR block.id IS NULL

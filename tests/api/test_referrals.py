@@ -11,11 +11,12 @@ from campaign.models import CampaignGrowth
 from engine.models import ClientApp
 from packets.models import Claim, Packet, ShareTouch
 from referrals.forest import binding
+from referrals.forest.bans import ban_lift, person_ban
 from referrals.linking import clicks
 from referrals.models import Referral, Reward, Visit
 from tests import world
 from tests.api.answers import Answer
-from tests.api.doors import DOORS, Visitor
+from tests.api.doors import DOORS, Visitor, forget_packets
 from tests.campaign import stage
 from tests.referrals.stage import link_of, sharing
 
@@ -143,3 +144,39 @@ def test_every_door_writes_down_the_code_of_a_claim(
     [touch] = ShareTouch.objects.all()
     assert (touch.claim_id.hex, touch.code) == (won.json["claim"]["id"], 'a{"b\\c')
     assert touch.client_app_id == app.pk
+
+
+@pytest.mark.parametrize("name", sorted(DOORS))
+def test_a_banned_person_is_blocked_at_the_door_until_the_ban_is_lifted(
+    name: str, app: ClientApp, growth: CampaignGrowth
+) -> None:
+    def claim(user: str, at: Packet) -> Answer:
+        forget_packets()  # the second is over for which a process shows the same of a packet
+        visitor = Visitor(DOORS[name](), f"Bearer {stage.token(app, user)}")
+        return visitor.post(f"/packets/{at.public_id}/claims")
+
+    here, elsewhere = stage.first_packet(growth.campaign), stage.first_packet(stage.live(app))
+    assert claim("bob", here).json["result"] == "won"
+    bans = [
+        person_ban(
+            participant=world.person(user, app.pk).participant,
+            campaign=None if user == "dan" else growth.campaign,
+            actor="staff:eva",
+            reason="a farm",
+        )
+        for user in ("bob", "cem", "dan")
+    ]
+
+    refused = claim("cem", here)
+    assert (refused.status, refused.json["result"]) == (200, "blocked")
+    assert "claim" not in refused.json
+    assert claim("bob", here).json["replayed"] is True, "what was won stays won"
+    assert claim("dan", here).json["result"] == claim("dan", elsewhere).json["result"] == "blocked"
+    world.wipe_redis()
+    assert claim("cem", here).json["result"] == "blocked"
+    assert Claim.objects.count() == 1
+    assert claim("cem", elsewhere).json["result"] == claim("eve", here).json["result"] == "won"
+
+    for ban in bans[1:]:
+        ban_lift(ban_id=ban.pk, actor="staff:zoe", reason="a mistake")
+    assert claim("cem", here).json["result"] == claim("dan", here).json["result"] == "won"

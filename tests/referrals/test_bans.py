@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import threading
+from typing import Any
+
 import pytest
 
 from campaign.models import CampaignChannel, CampaignGrowth, Channel, Vehicle
 from engine.lib.errors import ServiceError
 from engine.models import AuditEvent
-from packets.models import Claim, Hold, Packet, PeoplePacket
+from packets.claiming.effects import Outcome, Result
+from packets.claiming.registry import registry
+from packets.models import Block, Claim, Hold, Packet, PeoplePacket
 from packets.selectors import wallet_balance
 from referrals.forest.bans import ban_lift, bans_carry_out, is_banned, person_ban
 from referrals.forest.binding import BindResult, referral_bind, touch_of_code
 from referrals.linking import links
 from referrals.models import Ban, BanReward, Referral, Reward, ShareLink
+from referrals.rewarding import granting
 from referrals.rewarding.granting import NotYet, Share, reward_grant
 from tests import wallets, world
+from tests.conftest import wait_until
 from tests.referrals.rewarding import earned, known, rewarding, settle
 from tests.referrals.stage import app_of, bind, link_of, sharing
 
@@ -208,3 +215,133 @@ def test_packets_of_a_banned_person_stop_until_the_ban_is_lifted() -> None:
     ban_lift(ban_id=made.pk, actor="staff:zoe", reason="a mistake")
     packet.refresh_from_db()
     assert packet.state == Packet.State.OPEN
+
+
+# --- at the doors ---------------------------------------------------------------------------------
+
+
+def _bans_cem_while_the_packet_is_remembered() -> tuple[Packet, Outcome]:
+    """What cem hears once this process looks at the packet again by itself."""
+    growth = sharing()
+    packet = Packet.objects.get(campaigns=growth.campaign)
+    seen = registry.view(packet.pk)
+    ban(growth, "cem")
+    wait_until(lambda: registry.view(packet.pk) is not seen, 5.0, "another look at the packet")
+    return packet, world.claim(packet, world.person("cem", app_of(growth.campaign)))
+
+
+def test_a_process_that_remembers_the_packet_blocks_within_seconds() -> None:
+    packet, heard = _bans_cem_while_the_packet_is_remembered()
+
+    assert heard.result is Result.BLOCKED
+    assert not Claim.objects.exists()
+    assert world.redis_meta(packet)[b"left_count"] == b"10", "no portion was cut for nothing"
+
+
+@pytest.mark.control
+def test_a_door_that_knows_of_no_bans_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("packets.claiming.registry.blocked_before", lambda gate_id: ())
+    _packet, heard = _bans_cem_while_the_packet_is_remembered()
+
+    assert heard.result is Result.WON
+
+
+def test_no_more_people_are_banned_than_a_door_can_keep(monkeypatch: pytest.MonkeyPatch) -> None:
+    growth = sharing()
+    monkeypatch.setattr("packets.blocking.MAX_BLOCKED", 1)
+    ban(growth, "ann")
+
+    with pytest.raises(ServiceError, match="1 people are banned already"):
+        ban(growth, "bob")
+    assert Ban.objects.count() == Block.objects.count() == 1
+    ban(growth, "bob", everywhere=True)
+
+
+# --- rewards that come late -----------------------------------------------------------------------
+
+
+def _chain() -> CampaignGrowth:
+    """ann ← bob ← cem."""
+    growth = rewarding()
+    known(growth, "ann", "bob")
+    bind(growth, "bob", "ann")
+    bind(growth, "cem", "bob")
+    return growth
+
+
+def _of_cem(growth: CampaignGrowth) -> Reward:
+    """bob's reward for cem."""
+    return earned(growth, Referral.objects.latest("id"), Reward.Side.INVITER)
+
+
+def test_a_reward_granted_after_the_ban_is_held_where_the_friend_came_before_it() -> None:
+    growth = _chain()
+    ban(growth, "ann")
+    carry_out()
+
+    _of_cem(growth)
+    bind(growth, "dan", "bob")
+    earned(growth, Referral.objects.latest("id"), Reward.Side.INVITER)
+    settle(growth)
+    carry_out()
+
+    assert held_fen(growth, "bob") == 100, "for cem; dan came later"
+    assert BanReward.objects.count() == 1
+
+
+def test_a_claim_whose_row_is_missing_at_the_ban_gets_it_and_is_held(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    growth = _chain()
+    with monkeypatch.context() as patch, pytest.raises(InterruptedError):
+        patch.setattr(granting, "_write", _dies)
+        _of_cem(growth)
+    ban(growth, "bob")
+    carry_out()
+    world.forget_views()
+
+    assert _of_cem(growth).state == "granted"
+    settle(growth)
+    carry_out()
+
+    assert held_fen(growth, "bob") == 100
+
+
+def _dies(*args: object, **named: object) -> Reward:
+    raise InterruptedError
+
+
+def _bans_ann_while_bobs_reward_is_written(monkeypatch: pytest.MonkeyPatch) -> int:
+    """What of it is held in the end. The row is written, and its transaction still open, when the
+    ban comes; the ban has a second to get ahead of it."""
+    growth = _chain()
+    written, banned = threading.Event(), threading.Event()
+    emit = granting.outbox_emit
+
+    def late(*args: Any, **named: Any) -> None:
+        emit(*args, **named)
+        written.set()
+        banned.wait(1.0)
+
+    def bans() -> None:
+        assert written.wait(10)
+        ban(growth, "ann")
+        bans_carry_out()
+        banned.set()
+
+    monkeypatch.setattr(granting, "outbox_emit", late)
+    done = world.together([lambda: _of_cem(growth), bans], threads=2)
+    assert [one for one in done if isinstance(one, BaseException)] == []
+    settle(growth)
+    carry_out()
+    return held_fen(growth, "bob")
+
+
+def test_a_reward_that_is_being_written_at_the_ban_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _bans_ann_while_bobs_reward_is_written(monkeypatch) == 100
+
+
+@pytest.mark.control
+def test_without_waiting_for_it_the_ban_misses_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("referrals.forest.bans._lock_grants", lambda function: None)
+    assert _bans_ann_while_bobs_reward_is_written(monkeypatch) == 0

@@ -9,12 +9,14 @@ import psycopg
 import pytest
 
 from packets import invariants
+from referrals.forest.bans import person_ban
 from referrals.invariants import QUESTIONS
 from referrals.models import Referral, Reward
+from tests import world
 from tests.packets.test_invariants import audit_money
 from tests.packets.test_invariants import corrupt as corrupt
 from tests.referrals.rewarding import claims, known, rewarding, sweep
-from tests.referrals.stage import bind
+from tests.referrals.stage import app_of, bind
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -30,6 +32,8 @@ def story() -> None:
         claims(growth, friend)
     sweep()
     bind(growth, "ann", "zed")
+    eve = world.person("eve", app_of(growth.campaign)).participant
+    person_ban(participant=eve, campaign=growth.campaign, actor="test", reason="a farm")
     # ann: bob, dan, and cem one step further down; bob: cem; kim: lee; and the four friends.
     assert Reward.objects.filter(state="granted").count() == 9
     assert Referral.objects.count() == 5
@@ -122,6 +126,11 @@ CORRUPTIONS: dict[str, tuple[list[str], list[tuple[str, str]], set[str]]] = {
         ["UPDATE campaign_campaigngrowth SET depth = 3"],
         [("campaign_campaigngrowth", "growth_depth")],
         {"reward_depth"},
+    ),
+    "bans_at_doors": (
+        ["UPDATE referrals_ban SET lifted_at = now()"],
+        [],
+        {"bans_at_doors"},
     ),
 }
 
