@@ -156,7 +156,7 @@ def _single(campaign: Campaign) -> dict[str, Any]:
             "per_minute": forecast.fen_per_minute,
             "offset_s": int((now().astimezone(zone).utcoffset() or _ZERO).total_seconds()),
         },
-        "forecast": _forecast_words(campaign, forecast) if running else "",
+        "forecast": forecast_words(campaign, forecast) if running else "",
         "at": _clock(zone),
     }
 
@@ -164,7 +164,7 @@ def _single(campaign: Campaign) -> dict[str, Any]:
 _ZERO = dt.timedelta()
 
 
-def _forecast_words(campaign: Campaign, forecast: board.Forecast) -> str:
+def forecast_words(campaign: Campaign, forecast: board.Forecast) -> str:
     if forecast.fen_per_minute <= 0:
         return _("Nobody has claimed in the last minutes: no forecast.")
     speed = yuan(forecast.fen_per_minute)

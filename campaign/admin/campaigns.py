@@ -32,6 +32,7 @@ from campaign.admin import (
 from campaign.admin.shell import name_of, notices_seen
 from campaign.models import (
     Campaign,
+    CampaignGrowth,
     CampaignPacket,
     CampaignTemplate,
     TargetUpload,
@@ -285,6 +286,15 @@ def _links(user: Any, campaign: Campaign) -> list[dict[str, Any]]:
             "act": "disclosure",
         }
     )
+    if CampaignGrowth.objects.filter(campaign=campaign).exists():
+        found.append(
+            {
+                "label": _("Growth figures"),
+                "icon": "insights",
+                "address": reverse("admin:referrals_growth_of", args=[campaign.pk]),
+                "act": "growth",
+            }
+        )
     if user.has_perm("packets.view_claim"):
         found.append(
             {

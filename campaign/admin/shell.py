@@ -227,6 +227,9 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
             False,
             [
                 _item(
+                    _("Growth figures"), "insights", "referrals_growth", "campaign.view_campaign"
+                ),
+                _item(
                     _("Channels"), "share", "referrals_channels", "campaign.view_campaignchannel"
                 ),
                 _item(

@@ -2,6 +2,7 @@
 
 channels.py      a campaign's channels and vehicles: switches, and what each brought
 forest.py        who invited whom, a person in the forest as a picture, bans
+growth.py        figures and charts of a campaign's growth
 links.py         share links and complaints, to look at
 rewards.py       what was granted and why; the events that apps reported
 risk.py          clusters that seem to be one person, as pictures, and what is held for it

@@ -52,6 +52,7 @@ class ReferralAdmin(RowAdmin):
     search_fields = ["id"]
     search_help_text = gettext_lazy("Exact: participant, or the app's user id")
     ordering = ["-id"]
+    shown_instead = {"invitee": "friend", "inviter": "invited_by", "root": "top"}
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Referral], search_term: str
@@ -83,6 +84,10 @@ class ReferralAdmin(RowAdmin):
     @admin.display(description=gettext_lazy("inviter"))
     def invited_by(self, row: Referral) -> SafeString:
         return _link(row.campaign_id, bytes(row.inviter))
+
+    @admin.display(description=gettext_lazy("root"))
+    def top(self, row: Referral) -> SafeString:
+        return _link(row.campaign_id, bytes(row.root))
 
 
 @admin.register(Ban)

@@ -10,7 +10,6 @@ was seen on day k, so that people whose day k is still to come neither help nor 
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import Any
 
 import numpy as np
@@ -129,14 +128,12 @@ def _side(fen: int, people: int, retention: list[dict[str, int]]) -> dict[str, A
     }
 
 
-def burn(campaign: Campaign, until: dt.datetime) -> dict[str, Any]:
-    """The live board's line and its forecast, as they were."""
+def burn(campaign: Campaign) -> dict[str, Any]:
+    """The live board's line and its forecast, as they are now."""
     (standing,) = board.standings(campaign.pk)
     ahead = board.forecast(campaign, standing)
     return {
-        "points": [
-            [int(at.timestamp()), fen] for at, fen in board.burn(campaign, standing) if at <= until
-        ],
+        "points": [[int(at.timestamp()), fen] for at, fen in board.burn(campaign, standing)],
         "bound_fen": standing.bound_fen,
         "claimed_fen": standing.claimed_fen,
         "ends_s": int(campaign.ends_at.timestamp()),

@@ -34,6 +34,6 @@ def report(campaign: Campaign, until: dt.datetime) -> dict[str, dict[str, Any]]:
         Kind.RETENTION: kept,
         Kind.GROUPS: seen.groups(campaign, zone, until),
         Kind.COST: money.cost(campaign, crowd, kept),
-        Kind.BURN: money.burn(campaign, until),
+        Kind.BURN: money.burn(campaign),
     }
     return {kind.value: data for kind, data in found.items()}

@@ -12,7 +12,7 @@ from engine.models import AuditEvent
 from engine.staff.reauth import SESSION_KEY
 from referrals.forest import pictures
 from referrals.forest.bans import person_ban
-from referrals.models import Ban
+from referrals.models import Ban, Referral
 from tests import world
 from tests.admin import desk
 from tests.campaign import stage
@@ -55,7 +55,10 @@ def test_a_person_stands_between_inviter_and_friends(growth: CampaignGrowth) -> 
 
     page = ria.get(page_of(growth, "ann")).content.decode()
     listed = ria.get(LIST, {"q": who(growth, "bob").hex()}).content.decode()
+    edge = Referral.objects.get(invitee=who(growth, "eve"))
+    row = ria.get(f"{LIST}{edge.pk}/change/").content.decode()
 
+    assert [who(growth, name).hex() in row for name in ("eve", "bob", "top")] == [True] * 3
     assert page.count("data-dot=") == 6 and page.count("<line ") == 5
     for name in ("top", "ann", "bob", "cem", "dan", "eve"):
         assert f'data-dot="{who(growth, name).hex()}"' in page

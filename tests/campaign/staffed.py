@@ -10,7 +10,7 @@ from django_otp import DEVICE_ID_SESSION_KEY
 from django_otp.plugins.otp_totp.models import TOTPDevice
 
 from campaign import services
-from campaign.models import Campaign, CampaignTemplate, TopUp
+from campaign.models import Campaign, CampaignGrowth, CampaignTemplate, TopUp
 from engine.lib import clock
 from engine.models import ClientApp, IdempotencyRecord, WebhookDelivery, WebhookEndpoint
 from engine.staff.reauth import SESSION_KEY as PASSWORD_AT
@@ -23,6 +23,7 @@ from packets.holds.resolving import hold_forfeit
 from packets.models import Hold, ProviderChange, RiskRule
 from packets.payouts.manual import payout_mark_ask, payout_query_now
 from packets.tickets import ticket_issue
+from referrals.analytics.snapshots import snapshot_take
 from tests import world
 from tests.campaign import stage
 from tests.packets.holding import claims_of_one, rule
@@ -51,6 +52,8 @@ def furnish() -> list[str]:
     for who in ("xiaoming-1", "xiaohong-2"):
         world.claim(stage.first_packet(running), world.person(who, app.pk))
     settlement.settle_due(max_batches=10)
+    CampaignGrowth.objects.create(campaign=running)
+    snapshot_take(campaign_id=running.pk)
     ticketed = stage.draft(app, slug="lantern-6", **NAMES)
     ticketed_packet = stage.add_packet(ticketed, needs_ticket=True)
     stage.launch(ticketed)

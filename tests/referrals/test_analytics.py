@@ -48,6 +48,7 @@ from referrals.models import (
     Visit,
 )
 from referrals.tasks import growth_snapshots
+from tests.admin import desk
 from tests.campaign import stage
 from tests.factories import Funding, make_claims, make_packet
 
@@ -368,6 +369,50 @@ def test_nobody_yet() -> None:
     assert (found["spread"]["cycle"]["median_s"], found["spread"]["beyond_first"]) == (None, None)
     assert found["cost"]["per_acquired_fen"] is None
     assert found["retention"]["reports"] is False
+
+
+# --- the pages ------------------------------------------------------------------------------------
+
+PAGES = "/admin/referrals/sharelink/growth/"
+
+
+def shown(client: Any, address: str) -> str:
+    response = client.get(address)
+    assert response.status_code == 200
+    return response.content.decode()
+
+
+@pytest.fixture(autouse=True)
+def _no_second_factor(settings: Any) -> None:
+    settings.REQUIRE_SECOND_FACTOR = False
+
+
+@pytest.mark.parametrize("language", ["zh-hans", "en"])
+def test_the_page_shows_what_was_counted_and_how_fresh_it_is(small: Small, language: str) -> None:
+    client = desk.at_desk("operations")
+    client.cookies["laisee_language"] = language
+    address = f"{PAGES}{small.campaign.pk}/"
+    assert "data-uncounted" in shown(client, address)
+    growth_snapshots()
+
+    html = shown(client, address)
+
+    assert "data-fresh" in html and 'class="ls-note is-bad"' not in html
+    assert ("再次分享" in html, "Shared on" in html) == (language == "zh-hans", language == "en")
+    assert html.count("data-chart") == 6, "two of K, sizes, depths, who comes back, the burn"
+    assert html.count("data-open") >= 1, "fay's cohort is a day old at most"
+    for figure in ("¥1.25", "¥3.00", "50.0 %"):
+        assert figure in html, figure
+    assert small.campaign.slug in shown(client, PAGES)
+    detail = shown(client, f"/admin/campaign/campaign/{small.campaign.pk}/change/")
+    assert address in detail
+
+
+def test_old_figures_say_that_nobody_counts(small: Small) -> None:
+    growth_snapshots()
+    GrowthSnapshot.objects.update(until_at=F("until_at") - HOUR)
+    html = shown(desk.at_desk("support"), f"{PAGES}{small.campaign.pk}/")
+    assert 'class="ls-note is-bad" data-fresh' in html
 
 
 # --- snapshots ------------------------------------------------------------------------------------
