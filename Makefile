@@ -19,6 +19,8 @@ PICTURES = log-in choose builder review live kill payout-desk payout-queue payou
 # Most tests wait for servers, so two processes, each with servers of its own, take half the time.
 # A file stays in one of them: its tests share what they started.
 SIDE_BY_SIDE = -n 2 --dist loadfile --no-loadscope-reorder
+# Where Python may not write beside its sources, each of a copy's ten processes would compile them.
+COMPILE = $(PY) -m compileall -q -j 0 engine packets campaign referrals loadtest
 # Checks that only read the code still need settings; they reach no server.
 TOOL_ENV = env -u PORT -u EDGE_PORT \
 	SECRET_KEY=tools-that-only-read-the-code-pass-the-checks-as-well-0123456789 \
@@ -50,7 +52,7 @@ restore: venv ## put kept books back (FILE=…), lanes in new epochs, and check 
 	@exec $(PY) -m engine.run restore --with-parent $(if $(FILE),"$(FILE)")
 
 test: venv-dev browser ## lint, types, walls, schema checks, then every test
-	@$(MAKE) lint types checks
+	@$(MAKE) -j 2 --output-sync=target lint types checks
 	@exec $(PY) -m pytest -q $(SIDE_BY_SIDE)
 
 lint: venv-dev ## ruff: format and rules
@@ -91,7 +93,9 @@ clean: venv ## forget all data of the copy in DATA_DIR (refuses while it runs)
 	@$(PY) -m engine.run clean
 
 venv: ## make .venv and install what running needs
-	@$(FIND_PYTHON); exec "$$found" engine/run/bootstrap.py requirements-local.txt
+	@$(FIND_PYTHON); "$$found" engine/run/bootstrap.py requirements-local.txt
+	@$(COMPILE)
 
 venv-dev: ## the same with what testing needs
-	@$(FIND_PYTHON); exec "$$found" engine/run/bootstrap.py requirements-local.txt requirements-dev.txt
+	@$(FIND_PYTHON); "$$found" engine/run/bootstrap.py requirements-local.txt requirements-dev.txt
+	@$(COMPILE)

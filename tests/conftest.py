@@ -110,12 +110,8 @@ def postgres_server(tmp_path: Path) -> Iterator[PostgresServer]:
 @pytest.fixture(scope="module")
 def laisee(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
     """A whole private copy (`python -m engine.run up`), for end-to-end and fault tests."""
-    copy = Copy(tmp_path_factory.mktemp("copy"))
-    try:
-        copy.start()
+    with Copy.running(tmp_path_factory.mktemp("copy")) as copy:
         yield copy
-    finally:
-        copy.close()
 
 
 # --- the test database ----------------------------------------------------------------------------

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,15 +23,19 @@ from tests.servers import FOREIGN
 # Seconds; migrations and the demo campaign are included, on two busy cores.
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 45.0
-# Collected assets take longer than all the rest of a start and are the same for every copy.
-ASSETS = ("static", "static.stamp")
+# What a copy brings along from the one that was prepared for all of them; see `prepared`.
+LENT = ("postgres", "valkey", "secrets", "static", "static.stamp")
 
 
 class Copy:
-    """`base_url`, `edge_url`, `env`, `pids()`, `kill(name)`, `manage(*args)`; see `laisee`."""
+    """`base_url`, `edge_url`, `env`, `pids()`, `kill(name)`, `manage(*args)`; see `laisee`.
 
-    def __init__(self, root: Path, **environ: str) -> None:
+    Its first start goes on from data that were prepared once, unless it is `new`.
+    """
+
+    def __init__(self, root: Path, *, new: bool = False, **environ: str) -> None:
         self.root = root.resolve()
+        self.new = new
         self.extra = environ  # settings of this copy alone: DATABASE_URL="…"
         self.places = Places(self.root / "data")
         self.port, self.edge_port = free_port(), free_port()
@@ -36,6 +43,16 @@ class Copy:
         self.edge_url = f"http://127.0.0.1:{self.edge_port}"
         self.console = self.root / "console.log"
         self.supervisor: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    @contextmanager
+    def running(cls, root: Path) -> Iterator[Copy]:
+        copy = cls(root)
+        try:
+            copy.start()
+            yield copy
+        finally:
+            copy.close()
 
     @property
     def environ(self) -> dict[str, str]:
@@ -58,7 +75,9 @@ class Copy:
         return read_env_file(self.places.env_file)
 
     def start(self, *extra: str, timeout_s: float = START_TIMEOUT_S) -> None:
-        self._lend_assets()
+        if not self.new and not self.places.root.exists():
+            for name in LENT:
+                lend(prepared() / name, self.places.root / name)
         with self.console.open("ab") as output:
             self.supervisor = subprocess.Popen(
                 [sys.executable, "-m", "engine.run", "up", "--with-parent", *extra],
@@ -78,19 +97,6 @@ class Copy:
         spawn.wait_until(settled, timeout_s)
         if b"\nready:" not in self._said(size):
             pytest.fail("the copy did not get ready:\n" + self.text())
-        self._keep_assets()
-
-    def _lend_assets(self) -> None:
-        kept = _kept_assets()
-        if kept is not None and (kept / ASSETS[1]).exists() and not self.places.root.exists():
-            shutil.copytree(kept, self.places.root)
-
-    def _keep_assets(self) -> None:
-        kept = _kept_assets()
-        if kept is not None and not kept.exists():
-            kept.mkdir()
-            shutil.copytree(self.places.root / ASSETS[0], kept / ASSETS[0])
-            shutil.copy(self.places.root / ASSETS[1], kept / ASSETS[1])
 
     def _said(self, since: int) -> bytes:
         return b"\n" + self.console.read_bytes()[max(0, since - 1) :]
@@ -172,6 +178,27 @@ class Copy:
         spawn.kill_strays(self.places.root)
 
 
-def _kept_assets() -> Path | None:
-    """A folder that lasts as long as this test session."""
-    return None if servers.running is None else servers.running.places.root / "assets"
+def prepared() -> Path:
+    """The data of a copy that never ran, made by whichever test process needs it first."""
+    root = servers.shared()
+    root.mkdir(exist_ok=True)
+    lock = os.open(root / "lock", os.O_CREAT | os.O_RDWR)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        copy, done = Copy(root, new=True), root / "done"
+        if not done.exists():
+            made = copy.launcher("prepare")
+            if made.returncode != 0:
+                pytest.fail(f"no copy could be prepared: {made.stdout}\n{made.stderr}")
+            done.touch()
+        return copy.places.root
+    finally:
+        os.close(lock)
+
+
+def lend(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target, symlinks=True)
+    else:
+        shutil.copy(source, target)

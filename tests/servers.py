@@ -42,6 +42,12 @@ class Servers:
 
 
 running: Servers | None = None
+# The folder that test processes running side by side share; named by the one that started them.
+SHARED = "LAISEE_TESTS_SHARED"
+
+
+def shared() -> Path:
+    return Path(os.environ[SHARED])
 
 
 def start(root: Path) -> Servers:
@@ -85,6 +91,7 @@ def pytest_load_initial_conftests(
     # Registered before anything starts: a failed start must clean up too.
     early_config.add_cleanup(lambda: _stop(root))
     running = start(root)
+    os.environ.setdefault(SHARED, str(root / "shared"))
     os.environ.update(environment(running))
     return (yield)
 

@@ -1,4 +1,4 @@
-"""`python -m engine.run up|demo|backup|restore|clean` (the Makefile calls it; people need not)."""
+"""`python -m engine.run up|demo|backup|…`: the Makefile calls it; people need not."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from engine.run.launch import Launch
 from engine.run.paths import CHECKOUT, Places, RunProblem
 from engine.run.supervisor import Interrupted
 
+# `prepare` makes servers' data, schema and demo campaign, and ends without serving anybody.
+ACTIONS = ("up", "prepare", "demo", "backup", "restore", "clean")
 # What makes a folder a DATA_DIR of ours; `clean` deletes no other.
 MARKS = frozenset({"postgres", "valkey", "secrets"})
 
@@ -62,7 +64,7 @@ def _kept(places: Places) -> list[Path]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m engine.run", description=__doc__)
-    parser.add_argument("action", choices=("up", "demo", "backup", "restore", "clean"))
+    parser.add_argument("action", choices=ACTIONS)
     parser.add_argument("file", nargs="?", help="of backup and restore")
     parser.add_argument(
         "--with-parent", action="store_true", help="stop when the calling process is gone"
@@ -82,6 +84,8 @@ def main() -> int:
             return backup(config.read(), arguments.file)
         if arguments.action == "restore":
             return restore(config.read(), arguments.file)
+        if arguments.action == "prepare":
+            return Launch(config.read()).run(serve=False)
         return Launch(config.read()).run(demo if arguments.action == "demo" else None)
     except (Interrupted, KeyboardInterrupt):
         print("\n! interrupted", flush=True)

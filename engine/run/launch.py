@@ -46,8 +46,16 @@ class Launch:
         self.environ: dict[str, str] = {}
         self.failed = False
 
-    def run(self, script: Callable[[Launch, Supervisor], bool] | None = None) -> int:
-        """Up, `script` if any, then watch until a signal; the exit code."""
+    def run(
+        self,
+        script: Callable[[Launch, Supervisor], bool] | None = None,
+        *,
+        serve: bool = True,
+    ) -> int:
+        """Prepare and serve, `script` if any, then watch until a signal; the exit code.
+
+        Without `serve` it ends as soon as the books are ready to be served.
+        """
         self.places.make()
         self._lock()
         spawn.kill_strays(self.places.root)
@@ -59,9 +67,12 @@ class Launch:
         code = 0
         try:
             supervisor.catch_signals()
-            self._up(supervisor)
-            if script is None or script(self, supervisor):
-                supervisor.watch()
+            started = time.monotonic()
+            self._prepare(supervisor)
+            if serve:
+                self._serve(supervisor, started)
+                if script is None or script(self, supervisor):
+                    supervisor.watch()
         except Interrupted:
             say("\n· stopping (once more to force)")
         except (RunProblem, psycopg.Error, redis.RedisError) as problem:
@@ -118,8 +129,7 @@ class Launch:
 
     # --- up -------------------------------------------------------------------------------------
 
-    def _up(self, supervisor: Supervisor) -> None:
-        started = time.monotonic()
+    def _prepare(self, supervisor: Supervisor) -> None:
         self.servers(supervisor)
         self.prepare_environment()
         paths.write_private(
@@ -133,6 +143,8 @@ class Launch:
         supervisor.tick()
         self.manage("seed_demo", say_what="demo campaign")
         self._finish_assets(assets)
+
+    def _serve(self, supervisor: Supervisor, started: float) -> None:
         for name in ("web", "edge"):
             supervisor.start(services.http_door(self.config, name, self.environ))
         supervisor.start(services.sandbox(self.config, self.environ))

@@ -42,7 +42,14 @@ def browsers() -> Iterator[dict[str, Browser]]:
             browser.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
+def laisee(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
+    """One copy for all stories of a test process."""
+    with Copy.running(tmp_path_factory.mktemp("copy")) as copy:
+        yield copy
+
+
+@pytest.fixture(scope="package")
 def demo(laisee: Copy) -> dict[str, Any]:
     """What `seed_demo` prints: the campaign, its keys, and the staff with their second factors."""
     seeded: dict[str, Any] = json.loads(laisee.manage("seed_demo"))

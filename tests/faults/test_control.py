@@ -7,6 +7,8 @@ the packet opened, with every portion still to give, in the epoch that Postgres 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import redis
 
@@ -27,6 +29,13 @@ CONSTRAINTS = {
     "packets_claim": ("claim_index_once",),
     "packets_lane": ("lane_cap_fen", "lane_cap_count", "lane_ends_exactly"),
 }
+
+
+@pytest.fixture(scope="module")
+def laisee(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
+    """A copy of its own: its guards are gone for good."""
+    with Copy.running(tmp_path_factory.mktemp("copy")) as copy:
+        yield copy
 
 
 def take_the_database_guard_away(laisee: Copy) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,13 @@ from tests.faults import drill
 from tests.private_copy import Copy
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def laisee(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
+    """A copy of its own: it is stopped, and set back to older books."""
+    with Copy.running(tmp_path_factory.mktemp("copy")) as copy:
+        yield copy
 
 
 def engine_run(laisee: Copy, *arguments: str) -> str:
