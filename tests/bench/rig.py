@@ -62,7 +62,7 @@ class Rig:
     """A running copy and everything that is needed to load it."""
 
     def __init__(self, root: Path) -> None:
-        self.copy = Copy(root)
+        self.copy = Copy(root, new=True)
         self.children: list[subprocess.Popen[bytes]] = []
         self.halted: list[int] = []
         self.ports: dict[str, int] = {}
