@@ -144,10 +144,13 @@ def check_prizes(
             )
     rest_fen = total_fen - sum(amount * quantity for amount, quantity in tiers)
     rest_count = count - sum(quantity for _amount, quantity in tiers)
-    by_chance = (remainder if strategy == "tiers" else strategy) != "fixed"
-    if not by_chance or rest_count < 1:
+    # Where prizes are drawn, equal portions are what most people draw: a prize by chance as well.
+    if strategy == "fixed" or rest_count < 1:
         return
-    largest = rest_fen - (rest_count - 1) * min_fen
+    if strategy == "tiers" and remainder == "fixed":
+        largest = -(-rest_fen // rest_count)
+    else:
+        largest = rest_fen - (rest_count - 1) * min_fen
     if max_fen is not None:
         largest = min(largest, max_fen)
     if largest > PRIZE_CAP_FEN:

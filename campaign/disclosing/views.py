@@ -7,7 +7,7 @@ there is nothing here, as for a campaign that doesn't exist.
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, assert_never
 
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
@@ -91,11 +91,16 @@ def _note(campaign: Campaign, shown: Disclosure, newest: Disclosure) -> str:
 
 def cause_words(row: Disclosure) -> str:
     """Why there is this version."""
-    if row.number == 1:
-        return _("published")
-    if row.cause == Disclosure.Cause.APPROVED:
-        return _("approved anew before the start")
-    return _("changed in participants' favour")
+    cause = Disclosure.Cause(row.cause)
+    if cause is Disclosure.Cause.APPROVED:
+        return _("published") if row.number == 1 else _("approved anew before the start")
+    if cause is Disclosure.Cause.GROWTH:
+        return _("changed how people share it")
+    if cause is Disclosure.Cause.ROUND_MOVED:
+        return _("changed the time of a round")
+    if cause is Disclosure.Cause.EXTENDED or cause is Disclosure.Cause.TOPPED_UP:
+        return _("changed in participants' favour")
+    assert_never(cause)
 
 
 def _answer(template: str, short: str, status: int, **context: Any) -> HttpResponse:

@@ -8,36 +8,19 @@ version to version, so that two of them can be compared row by row. Pure but for
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any
 
 from django.utils.dateparse import parse_datetime
-from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 
 from campaign.disclosing import odds
+from campaign.disclosing.inviting import inviting_words
+from campaign.disclosing.sections import Row, Section, Words, own_text, row, section
 from engine.lib.adminkit import moment
 from engine.lib.money import yuan
 from packets.splitting import Rules, Strategy
-
-
-class Row(TypedDict):
-    key: str
-    label: str
-    value: str
-
-
-class Section(TypedDict):
-    key: str
-    title: str
-    rows: list[Row]
-    text: str
-
-
-class Words(TypedDict):
-    title: str
-    sections: list[Section]
 
 
 @dataclass(frozen=True)
@@ -52,12 +35,13 @@ class Difference:
 def version_words(document: dict[str, Any], app_names: Sequence[str]) -> Words:
     """The whole text of this version."""
     return {
-        "title": _text(document, "name"),
+        "title": own_text(document, "name"),
         "sections": [
             _basics(document, app_names),
-            _section("rules", _("Rules"), text=_text(document, "rules")),
+            section("rules", _("Rules"), text=own_text(document, "rules")),
             *_packets(document),
             *_own_odds(document),
+            *inviting_words(document),
             _fairness(),
             _complaints(document),
             _promises(),
@@ -79,27 +63,13 @@ def differences(before: Words, after: Words) -> list[Difference]:
 
 def _flat(words: Words) -> dict[str, tuple[str, str]]:
     found = {"title": (_("Name"), words["title"])}
-    for section in words["sections"]:
-        for row in section["rows"]:
-            label = f"{section['title']} · {row['label']}"
-            found[f"{section['key']}/{row['key']}"] = (label, row["value"])
-        if section["text"]:
-            found[f"{section['key']}/"] = (section["title"], section["text"])
+    for part in words["sections"]:
+        for line in part["rows"]:
+            label = f"{part['title']} · {line['label']}"
+            found[f"{part['key']}/{line['key']}"] = (label, line["value"])
+        if part["text"]:
+            found[f"{part['key']}/"] = (part["title"], part["text"])
     return found
-
-
-def _section(key: str, title: str, rows: Iterable[Row] = (), text: str = "") -> Section:
-    return {"key": key, "title": title, "rows": list(rows), "text": text}
-
-
-def _row(key: str, label: str, value: str) -> Row:
-    return {"key": key, "label": label, "value": value}
-
-
-def _text(document: dict[str, Any], name: str) -> str:
-    """Staff's own words, in the reader's language or else in the other one."""
-    zh, en = document.get(f"{name}_zh", ""), document.get(f"{name}_en", "")
-    return str((en or zh) if (get_language() or "").startswith("en") else (zh or en))
 
 
 def _moment(document: dict[str, Any], text: str, *, seconds: bool = False) -> str:
@@ -108,15 +78,15 @@ def _moment(document: dict[str, Any], text: str, *, seconds: bool = False) -> st
 
 def _basics(document: dict[str, Any], app_names: Sequence[str]) -> Section:
     apps = ", ".join(app_names)
-    return _section(
+    return section(
         "campaign",
         _("The campaign"),
         [
-            _row("organiser", _("Organiser"), _text(document, "organiser") or apps),
-            _row("apps", _("Where to take part"), apps),
-            _row("starts", _("Starts at"), _moment(document, document["starts_at"])),
-            _row("ends", _("Ends at"), _moment(document, document["ends_at"])),
-            _row("budget", _("Given away at most"), yuan(document["budget_fen"])),
+            row("organiser", _("Organiser"), own_text(document, "organiser") or apps),
+            row("apps", _("Where to take part"), apps),
+            row("starts", _("Starts at"), _moment(document, document["starts_at"])),
+            row("ends", _("Ends at"), _moment(document, document["ends_at"])),
+            row("budget", _("Given away at most"), yuan(document["budget_fen"])),
         ],
     )
 
@@ -153,17 +123,17 @@ def _packet(document: dict[str, Any], packet: dict[str, Any]) -> Section:
     rows = _portions(packet)
     if own_time:
         times = " – ".join(_moment(document, packet[name]) for name in window)
-        rows.append(_row("window", _("Open"), times))
-    rows.append(_row("commitment", _("Commitment to the draws"), packet["commitment"]))
-    return _section(f"packet.{packet['id']}", title, rows)
+        rows.append(row("window", _("Open"), times))
+    rows.append(row("commitment", _("Commitment to the draws"), packet["commitment"]))
+    return section(f"packet.{packet['id']}", title, rows)
 
 
 def _rain(document: dict[str, Any], packet: dict[str, Any]) -> Section:
     """What all rounds have in common; their times follow, a row each."""
     zh, en = packet["rain"][:2]
-    name = (en or zh) if (get_language() or "").startswith("en") else (zh or en)
+    name = own_text({"name_zh": zh, "name_en": en}, "name")
     title = _("Red-packet rain: %(name)s") % {"name": name}
-    return _section(f"rain.{zh}", title, _portions(packet))
+    return section(f"rain.{zh}", title, _portions(packet))
 
 
 def _round(document: dict[str, Any], packet: dict[str, Any]) -> Row:
@@ -177,18 +147,18 @@ def _round(document: dict[str, Any], packet: dict[str, Any]) -> Row:
         "count": f"{packet['count']:,}",
         "commitment": packet["commitment"],
     }
-    return _row(f"round.{number}", _("Round %(number)s") % {"number": number}, value)
+    return row(f"round.{number}", _("Round %(number)s") % {"number": number}, value)
 
 
 def _portions(packet: dict[str, Any]) -> list[Row]:
     rules = odds.rules_of(packet)
     return [
-        _row("count", _("Portions"), f"{rules.count:,}"),
-        _row("total", _("Amount in all"), yuan(rules.total_fen)),
-        _row("method", _("How a portion is decided"), odds.method_words(rules)),
+        row("count", _("Portions"), f"{rules.count:,}"),
+        row("total", _("Amount in all"), yuan(rules.total_fen)),
+        row("method", _("How a portion is decided"), odds.method_words(rules)),
         *_amounts(rules),
-        _row("who", _("Who may claim"), _audience(packet)),
-        _row(
+        row("who", _("Who may claim"), _audience(packet)),
+        row(
             "times",
             _("How often"),
             _("once with each ticket that a person holds")
@@ -199,11 +169,11 @@ def _portions(packet: dict[str, Any]) -> list[Row]:
 
 
 def _amounts(rules: Rules) -> list[Row]:
-    average = _row("average", _("Average of a portion"), odds.average_words(rules))
+    average = row("average", _("Average of a portion"), odds.average_words(rules))
     if rules.strategy is not Strategy.TIERS:
-        return [_row("range", _("Amount of a portion"), odds.range_words(rules)), average]
+        return [row("range", _("Amount of a portion"), odds.range_words(rules)), average]
     rows = [
-        _row(
+        row(
             f"prize.{number}",
             _("Prize %(number)s: %(amount)s") % {"number": number, "amount": yuan(tier.amount_fen)},
             _prize(tier.quantity, rules.count),
@@ -218,7 +188,7 @@ def _amounts(rules: Rules) -> list[Row]:
             "average": odds.average_words(rest),
             "method": odds.method_words(rest),
         }
-        rows.append(_row("rest", _("No prize"), value))
+        rows.append(row("rest", _("No prize"), value))
     return [*rows, average]
 
 
@@ -249,15 +219,15 @@ def _audience(packet: dict[str, Any]) -> str:
 
 
 def _own_odds(document: dict[str, Any]) -> list[Section]:
-    text = _text(document, "odds")
-    return [_section("odds", _("The organiser's words on the odds"), text=text)] if text else []
+    text = own_text(document, "odds")
+    return [section("odds", _("The organiser's words on the odds"), text=text)] if text else []
 
 
 # --- what holds for every campaign ----------------------------------------------------------------
 
 
 def _fairness() -> Section:
-    return _section(
+    return section(
         "fairness",
         _("How the draws can be checked"),
         text=_(
@@ -270,9 +240,9 @@ def _fairness() -> Section:
 
 def _complaints(document: dict[str, Any]) -> Section:
     rows = []
-    if contact := _text(document, "contact"):
-        rows.append(_row("contact", _("Complaints to"), contact))
-    return _section(
+    if contact := own_text(document, "contact"):
+        rows.append(row("contact", _("Complaints to"), contact))
+    return section(
         "complaints",
         _("Complaints and appeals"),
         rows,
@@ -285,12 +255,13 @@ def _complaints(document: dict[str, Any]) -> Section:
 
 
 def _promises() -> Section:
-    return _section(
+    return section(
         "promises",
         _("What does not change"),
         text=_(
             "Taking part costs nothing. Once the campaign has started, it changes only in favour "
             "of those who take part: more money, further packets, a later end, or another time for "
-            "a round that is not over. Each change is published here with its date."
+            "a round that is not over. Sharing may be stopped to protect people from it. Each "
+            "change is published here with its date."
         ),
     )

@@ -18,7 +18,8 @@ from django.utils.translation import gettext_lazy
 
 from campaign import growth_rules, rules
 from campaign.convergence import campaign_locked
-from campaign.models import WAYS, Campaign, CampaignGrowth
+from campaign.disclosing.publishing import disclosure_publish
+from campaign.models import WAYS, Campaign, CampaignGrowth, Disclosure
 from campaign.selectors import approval_valid
 from campaign.services import review
 from campaign.services.common import (
@@ -112,6 +113,8 @@ def growth_edit(
         if campaign.state in EDITABLE:
             review.void(campaign, actor=actor, by=by)
         growth.save()
+        if campaign.state in RUNNING:
+            disclosure_publish(campaign=campaign, cause=Disclosure.Cause.GROWTH)
         touched(campaign, by)
         audit(
             campaign,

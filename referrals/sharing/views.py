@@ -92,6 +92,7 @@ def share_page(request: HttpRequest, code: str) -> HttpResponse:
         code=_grouped(link.code) if Vehicle.TEXT in ways else "",
         button=button_of(link, token, language)
         or with_click(growth.destination, growth.destination_hosts, token),
+        rules=f"/d/{spread.campaign.slug}?lang={'zh' if language.startswith('zh') else 'en'}",
         switch=_switch(vehicle, language),
         reasons=REASONS,
     )

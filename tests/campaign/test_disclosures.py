@@ -182,6 +182,66 @@ def test_the_rounds_of_a_rain_are_one_section_with_their_times() -> None:
     assert told(campaign)[rounds[0]].count("Asia/Shanghai") == 2
 
 
+def spreading(**fields: Any) -> Campaign:
+    """A draft that starts in an hour; inviters get ¥1.00 for each of 20 friends, friends ¥0.50."""
+    campaign = later()
+    stage.add_packet(campaign)
+    services.growth_edit(campaign_id=campaign.pk, actor=stage.ACTOR, **fields)
+    services.growth_reward_packets_make(
+        campaign_id=campaign.pk, inviter_fen=100, invitee_fen=50, friends=20, actor=stage.ACTOR
+    )
+    return campaign
+
+
+def test_what_inviting_brings_is_told_with_its_bounds() -> None:
+    campaign = spreading(window_s=3 * 86_400, inviter_cap=7, qualifying_event="", new_only=True)
+    stage.approve(campaign)
+
+    rows = told(campaign)
+
+    assert rows["inviting/inviter"] == "¥1.00 for each friend, from packet 2, 20 times in all"
+    assert rows["inviting/invitee"] == "¥0.50 for each friend, from packet 3, 20 times in all"
+    assert rows["inviting/cap"] == "7 rewards" and rows["inviting/friends"] == "new people"
+    assert rows["inviting/attribution"].endswith("within 3 days")
+    assert rows["inviting/depth"].startswith("Only who invited the friend is rewarded")
+    assert rows["inviting/earned"] == "the friend's first claim"
+
+
+def test_two_steps_of_reward_and_an_event_are_told_as_they_are() -> None:
+    campaign = spreading(
+        depth=2, qualifying="event", qualifying_event="signed_up", window_s=90, shared_friends=5
+    )
+    stage.approve(campaign)
+    rows = told(campaign)
+    assert "the one who invited them; nobody beyond" in rows["inviting/depth"]
+    assert rows["inviting/earned"].endswith("(signed_up)")
+    assert rows["inviting/attribution"].endswith("within 90 seconds")
+    assert rows["inviting/shared"] == "up to 5 friends"
+
+
+def test_a_campaign_that_may_not_be_shared_says_nothing_of_inviting() -> None:
+    campaign = spreading(is_on=False)
+    stage.approve(campaign)
+    assert not [key for key in told(campaign) if key.startswith("inviting")]
+
+
+def test_a_higher_cap_of_a_running_campaign_is_published() -> None:
+    campaign = spreading()
+    stage.approve(campaign)
+    services.campaign_launch(campaign_id=campaign.pk, actor=stage.ACTOR)
+
+    services.growth_edit(campaign_id=campaign.pk, actor=stage.ACTOR, inviter_cap=30)
+
+    newest = campaign.disclosures.order_by("-number")[0]
+    assert (newest.number, newest.cause) == (2, "growth")
+    [change] = json.loads(newest.body)["en"]["changes"]
+    assert change == {
+        "label": "Inviting friends · At most, for one inviter",
+        "before": "20 rewards",
+        "after": "30 rewards",
+    }
+
+
 # --- when it is published -------------------------------------------------------------------------
 
 

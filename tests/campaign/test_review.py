@@ -240,6 +240,10 @@ def test_what_is_missing_is_named_when_it_is_handed_in(
         ({"strategy": "tiers", "tiers": [(5_000_001, 1)]}, "tiers"),
         ({"strategy": "lucky"}, "max_fen"),
         ({"strategy": "double_mean", "max_fen": 5_000_001}, "max_fen"),
+        ({"strategy": "tiers", "tiers": [(100, 99)], "remainder": "double_mean"}, "max_fen"),
+        # Equal portions for all who draw no prize are a prize too: here a grand one.
+        ({"strategy": "tiers", "tiers": [(100, 99)], "remainder": "fixed"}, "max_fen"),
+        ({"strategy": "lucky", "needs_ticket": True}, "max_fen"),
     ],
 )
 def test_no_prize_by_chance_is_above_the_legal_ceiling(rules: dict[str, Any], field: str) -> None:
@@ -257,7 +261,37 @@ def test_no_prize_by_chance_is_above_the_legal_ceiling(rules: dict[str, Any], fi
     assert (refusal.field, refusal.code) == (field, "prize_above_cap")
     assert "¥50,000.00" in refusal.message
     # The same money without chance, or with a largest portion, is nobody's lottery.
-    stage.add_packet(campaign, 20_000_000, 2, strategy="fixed")
+    packet = stage.add_packet(campaign, 20_000_000, 2, strategy="fixed")
+    # Nor can a change make one of it, a top-up bring one, or a row get past the review.
+    changed = {"total_fen": 20_000_000, "count": 100, "actor": "x", **rules}
+    refusal = refused(
+        services.campaign_packet_change,
+        campaign_id=campaign.pk,
+        packet_id=packet.pk,
+        **changed,
+    )
+    assert (refusal.field, refusal.code) == (field, "prize_above_cap")
+    Packet.objects.filter(pk=packet.pk).update(
+        **{"count": 100, **{name: value for name, value in rules.items() if name != "needs_ticket"}}
+    )
+    stage.ready(campaign)
+    refusal = refused(
+        services.campaign_submit, campaign_id=campaign.pk, by=stage.member("operations", "ann")
+    )
+    assert (refusal.field, refusal.code) == (field, "prize_above_cap")
+
+
+def test_a_top_up_brings_no_prize_above_the_legal_ceiling() -> None:
+    campaign = stage.live()
+    refusal = refused(
+        services.top_up_request,
+        campaign_id=campaign.pk,
+        extra_fen=20_000_000,
+        reason="x",
+        packets=[{"total_fen": 20_000_000, "count": 10}],
+        by=stage.member("operations", "ann"),
+    )
+    assert (refusal.field, refusal.code) == ("max_fen", "prize_above_cap")
 
 
 def test_an_approved_campaign_that_cannot_start_goes_back_and_says_why() -> None:

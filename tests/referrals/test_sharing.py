@@ -335,6 +335,9 @@ def test_the_page_speaks_both_languages() -> None:
     assert "Open in the app" in english and "Packet rain" in english
     assert "在 App 中打开" in chinese and "红包雨" in chinese
     assert "Packet rain" in switched and "打开" not in switched
+    rules = re.search(r'href="(/d/[^"]+)"', english)
+    assert rules is not None
+    assert "How a portion is decided" in Client().get(rules[1]).content.decode()
 
 
 def test_the_link_as_pictures() -> None:
