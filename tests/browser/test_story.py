@@ -153,7 +153,8 @@ def refused(hand: Hand, path: str, form: dict[str, str]) -> int:
 # --- the stories ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("language", ["zh-hans", "en"])
+# A minute in each language: English is walked nightly, and by the stories that are shorter.
+@pytest.mark.parametrize("language", ["zh-hans", pytest.param("en", marks=pytest.mark.nightly)])
 def test_the_whole_life_of_a_campaign(
     language: str, person: Person, desk: Desk, laisee: Copy
 ) -> None:

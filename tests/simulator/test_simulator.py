@@ -13,7 +13,7 @@ from tests.simulator.world import Base, base
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(600)]
 
-SEEDS = 200
+SEEDS = 100
 NIGHTLY_SEEDS = int(os.environ.get("SEEDS", "10000"))
 # A seed at which each guard's absence shows; where steps have changed, later ones are tried.
 FOUND_AT = {
