@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
@@ -18,7 +17,7 @@ from engine.lib.money import yuan
 from packets.models import Packet
 
 HOUR_S, MINUTE_S = 3600, 60
-LABELS: dict[str, str | Promise] = {
+LABELS: dict[str, Any] = {  # what Django takes as a label
     "is_on": gettext_lazy("People may share"),
     "attribution": gettext_lazy("Who counts as the inviter"),
     "window_s": gettext_lazy("A visit counts for"),

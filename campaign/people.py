@@ -75,6 +75,7 @@ class Act(enum.StrEnum):
     RESOLVE_DIFFERENCE = "resolve_difference"
     RESOLVE_HOLDS = "resolve_holds"
     SET_RISK_RULES = "set_risk_rules"
+    SET_GROWTH = "set_growth"
     SWITCH_CHANNEL = "switch_channel"
     BAN_PERSON = "ban_person"
     SET_TICKET_RULES = "set_ticket_rules"
@@ -126,6 +127,10 @@ RIGHTS: dict[Act, Right] = {
     Act.RESOLVE_DIFFERENCE: Right("packets.reconcile"),
     Act.RESOLVE_HOLDS: Right("packets.resolve_hold", money=True),
     Act.SET_RISK_RULES: Right("packets.change_riskrule"),
+    Act.SET_GROWTH: Right(
+        "campaign.change_campaigngrowth",
+        states=(State.DRAFT, State.REVIEW, State.SCHEDULED, State.LIVE, State.PAUSED),
+    ),
     Act.SWITCH_CHANNEL: Right("campaign.change_campaignchannel"),
     Act.BAN_PERSON: Right("referrals.ban_person", money=True),
     Act.SET_TICKET_RULES: Right("referrals.change_ticketrule"),
@@ -170,7 +175,7 @@ GROUPS: dict[Group, frozenset[str]] = {
             "campaign.delete_campaigntemplate engine.view_clientapp engine.view_forcedoutcome "
             "engine.add_forcedoutcome engine.change_forcedoutcome engine.delete_forcedoutcome "
             "packets.add_limitrule packets.change_limitrule packets.stop_peoplepackets "
-            "campaign.change_campaignchannel "
+            "campaign.change_campaignchannel campaign.change_campaigngrowth "
             "referrals.add_ticketrule referrals.change_ticketrule",
         ),
         Group.APPROVER: (

@@ -9,6 +9,7 @@
     review.py     the second person's page: what changed, and yes or no
     disclosing.py what people will be told, and what was published
     running.py    more for a running campaign: budget, packets, a later end
+    growth.py     how a campaign spreads, and its reward packets in one step (growth_form.py)
     rains.py      red-packet rain: rounds with a timetable, and a round moved
     lists.py      lists of people: upload, progress, refused rows
     exports.py    claims as CSV, with progress

@@ -37,6 +37,7 @@ from campaign.admin.forms import (
 )
 from campaign.admin.shell import address_of, name_of
 from campaign.blueprints import fold, unfold
+from campaign.growth_rules import growth_of
 from campaign.models import DEFAULT_TIMEZONE, TEXTS, Campaign, CampaignTemplate
 from engine.lib import clock, crypto
 from engine.lib.errors import ServiceError
@@ -84,7 +85,7 @@ class Draft:
     campaign: Campaign | None
     basics: dict[str, Any]
     packets: list[dict[str, Any]]
-    # What a new one is made from, where there is more in it than the form shows: rains.
+    # What a new one is made from, where there is more in it than the form shows: rains and growth.
     document: dict[str, Any] | None = None
 
 
@@ -114,6 +115,10 @@ def build(request: HttpRequest, object_id: str | None = None) -> HttpResponse:
         packets=packets,
         has_rain=bool(rains_fen(campaign) or (draft.document or {}).get("rains")),
         rain_address=reverse("admin:campaign_rain", args=[campaign.pk]) if campaign else "",
+        spreads=growth_of(campaign) is not None
+        if campaign
+        else bool((draft.document or {}).get("growth")),
+        growth_address=reverse("admin:campaign_growth", args=[campaign.pk]) if campaign else "",
         voids=campaign is not None and campaign.state != State.DRAFT,
         may_submit=people.may(user_of(request), Act.SUBMIT),
         phones=_phones(),

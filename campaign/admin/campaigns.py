@@ -22,6 +22,7 @@ from campaign.admin import (
     builder,
     disclosing,
     exports,
+    growth,
     lists,
     money_exports,
     previewing,
@@ -151,6 +152,7 @@ class CampaignAdmin(PlainModelAdmin):
                 view(disclosing.disclosure),
                 name="campaign_disclosure",
             ),
+            path("<uuid:object_id>/growth/", view(growth.edit), name="campaign_growth"),
             path("<uuid:object_id>/rain/", view(rains.rain), name="campaign_rain"),
             path(
                 "<uuid:object_id>/round/<uuid:packet_id>/",
@@ -211,6 +213,7 @@ def detail(request: HttpRequest, object_id: str) -> HttpResponse:
         starts=moment(campaign.starts_at, campaign.timezone),
         ends=moment(campaign.ends_at, campaign.timezone),
         apps=campaign.client_apps.all(),
+        growth=growth.summary(campaign),
         ran=campaign.launched_at is not None
         or campaign.state in (State.LIVE, State.PAUSED, State.KILLED, State.ENDED, State.SETTLED),
         board_url=reverse("admin:campaign_data", args=[campaign.pk]),
@@ -265,6 +268,7 @@ def _links(user: Any, campaign: Campaign) -> list[dict[str, Any]]:
     add(Act.APPROVE, "campaign_review", _("Review"), "approval")
     add(Act.EDIT, "campaign_edit", _("Edit"), "edit")
     add(Act.EDIT, "campaign_rain", _("Red-packet rain"), "rainy", mark="rain")
+    add(Act.SET_GROWTH, "campaign_growth", _("Growth"), "share")
     add(Act.UPLOAD_TARGETS, "campaign_lists", _("Lists of people"), "group_add")
     add(Act.REQUEST_TOP_UP, "campaign_top_up_ask", _("Top up"), "add_card")
     add(Act.EXTEND, "campaign_extend", _("Move the end"), "event")
@@ -330,6 +334,7 @@ EVENT_WORDS = {
     "packet_remove": gettext_lazy("removed a packet"),
     "rain_add": gettext_lazy("added a red-packet rain"),
     "rain_remove": gettext_lazy("removed a red-packet rain"),
+    "growth": gettext_lazy("changed the growth"),
     "round_move": gettext_lazy("moved a round"),
     "template": gettext_lazy("kept as a template"),
     "targets_upload": gettext_lazy("uploaded a list of people"),

@@ -30,7 +30,7 @@ from campaign.services.common import (
     require_version,
     touched,
 )
-from campaign.services.drafts import packet_attach
+from campaign.services.drafts import campaign_packet_add, campaign_packet_change
 from engine.lib.errors import ServiceError
 from packets.models import Packet
 
@@ -84,6 +84,7 @@ def growth_edit(
     actor: str,
     by: User | None = None,
     version: int | None = None,
+    reason: str = "",
     **fields: Any,
 ) -> CampaignGrowth:
     """The campaign's growth with these fields (`growth_rules.FIELDS`); the others stay.
@@ -122,6 +123,7 @@ def growth_edit(
             "growth",
             before={name: _plain(before[name]) for name in changed} if known else None,
             after={name: _plain(fields[name]) for name in changed},
+            reason=reason,
         )
     return growth
 
@@ -181,10 +183,11 @@ def growth_reward_packets_make(
     actor: str,
     by: User | None = None,
 ) -> CampaignGrowth:
-    """Two packets of fixed portions that need a ticket, for so many friends, in one step.
+    """Packets of fixed portions that need a ticket, for so many friends, in one step.
 
-    A side with nothing to get has no packet. Where an inviter's inviter is rewarded too, inviters'
-    packet has a portion for them.
+    A fixed packet that pays the side already gets these portions; else one is made. A side with
+    nothing to get has none. Where an inviter's inviter is rewarded too, the inviters' packet has
+    portions for both.
     """
     if inviter_fen < 0 or invitee_fen < 0 or not inviter_fen + invitee_fen:
         raise ServiceError(
@@ -197,34 +200,37 @@ def growth_reward_packets_make(
     with transaction.atomic():
         campaign = campaign_locked(campaign_id)
         require_state(campaign, EDITABLE)
-        known = growth_rules.growth_of(campaign)
-        depth = known.depth if known is not None else 1
+        known = growth_rules.growth_of(campaign) or CampaignGrowth(campaign=campaign)
         made: dict[str, Any] = {}
         for side, name, each_fen, count in (
-            ("inviter_packet", _("Reward for inviting"), inviter_fen, friends * depth),
+            ("inviter_packet", _("Reward for inviting"), inviter_fen, friends * known.depth),
             ("invitee_packet", _("Reward for the friend"), invitee_fen, friends),
         ):
-            made[side] = _reward_packet(campaign, name, each_fen, count) if each_fen else None
-        review.void(campaign, actor=actor, by=by)
-        touched(campaign, by)
-        for packet in [one for one in made.values() if one is not None]:
-            audit(
-                campaign,
-                actor,
-                "packet_add",
-                after={
-                    "packet": packet.public_id,
-                    "total_fen": packet.total_fen,
-                    "count": packet.count,
-                },
-            )
+            rules.check_budget(max(each_fen, 1) * count, "friends")
+            wanted: dict[str, Any] = {"total_fen": each_fen * count, "count": count}
+            wanted |= {"actor": actor, "by": by}
+            paying = getattr(known, side)
+            made[side] = _reward_packet(campaign, paying, name, wanted) if each_fen else None
         return growth_edit(campaign_id=campaign_id, actor=actor, by=by, **made)
 
 
-def _reward_packet(campaign: Campaign, name: str, each_fen: int, count: int) -> Packet:
-    rules.check_budget(each_fen * count, "friends")
-    cut = {"name": name, "strategy": Packet.Strategy.FIXED, "needs_ticket": True}
-    return packet_attach(campaign, each_fen * count, count, None, None, cut)
+def _reward_packet(
+    campaign: Campaign, paying: Packet | None, name: str, wanted: dict[str, Any]
+) -> Packet:
+    cut: dict[str, Any] = {"strategy": Packet.Strategy.FIXED, "needs_ticket": True}
+    if paying is None or paying.strategy != Packet.Strategy.FIXED:
+        return campaign_packet_add(campaign_id=campaign.pk, name=name, **wanted, **cut)
+    if (paying.total_fen, paying.count) == (wanted["total_fen"], wanted["count"]):
+        return paying
+    return campaign_packet_change(
+        campaign_id=campaign.pk,
+        packet_id=paying.pk,
+        name=paying.name,
+        opens_at=paying.opens_at,
+        closes_at=paying.closes_at,
+        **wanted,
+        **cut,
+    )
 
 
 def growth_unfold(

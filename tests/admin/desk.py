@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 from django.http import HttpResponse
 from django.test import Client
 
-from campaign.models import Campaign
+from campaign.models import WAYS, Campaign
 from engine.lib import clock
 from engine.models import ClientApp
 from engine.staff import sessions
@@ -83,3 +83,23 @@ def step(client: Client, campaign: Campaign, act: str, **typed: Any) -> HttpResp
         f"{HOME}{campaign.pk}/do/{act}/",
         {"version": campaign.version, "typed": campaign.slug, **typed},
     )
+
+
+def growth_form(**fields: Any) -> dict[str, Any]:
+    """A campaign's growth as its page sends it; with fields instead."""
+    return {
+        "is_on": "on",
+        "attribution": "last",
+        "window_days": "7",
+        "qualifying": "first_claim",
+        "inviter_cap": "20",
+        "depth": "1",
+        "shared_friends": "0",
+        "visits_per_link_hour": "1000",
+        "cooldown_minutes": "0",
+        "complaint_per_mille": "5",
+        "complaint_min_visits": "200",
+        "ways": list(WAYS),
+        "then": "save",
+        **fields,
+    }

@@ -20,7 +20,14 @@ from django.db.models.functions import Now
 from django.test import Client
 
 from campaign import services
-from campaign.models import Campaign, CampaignChannel, CampaignTemplate, TargetUpload, TopUp
+from campaign.models import (
+    Campaign,
+    CampaignChannel,
+    CampaignGrowth,
+    CampaignTemplate,
+    TargetUpload,
+    TopUp,
+)
 from campaign.people import GROUPS, RIGHTS, Act, Group, may
 from campaign.versions import version_hash
 from engine import forced
@@ -198,6 +205,10 @@ def press_limit(client: Client, scene: Scene) -> Any:
         "window": "1", "unit": "3600", "timezone": "Asia/Shanghai", "when_away": "refuse",
     }  # fmt: skip
     return client.post(f"/admin/packets/limitrule/{rule.pk}/change/", words)
+
+
+def press_growth(client: Client, scene: Scene) -> Any:
+    return client.post(f"{HOME}{scene.campaign.pk}/growth/", desk.growth_form(inviter_cap="7"))
 
 
 def press_ticket_rule(client: Client, scene: Scene) -> Any:
@@ -476,6 +487,11 @@ STORIES: dict[Act, Story] = {
     ),
     Act.RESOLVE_HOLDS: Story(
         scene_hold, press_release_hold, lambda scene: Hold.objects.get().state == "released"
+    ),
+    Act.SET_GROWTH: Story(
+        scene_draft,
+        press_growth,
+        lambda scene: CampaignGrowth.objects.filter(inviter_cap=7).count() == 1,
     ),
     Act.SWITCH_CHANNEL: Story(
         scene_live,
