@@ -117,6 +117,8 @@ def growth_edit(
         if campaign.state in RUNNING:
             disclosure_publish(campaign=campaign, cause=Disclosure.Cause.GROWTH)
         touched(campaign, by)
+        if campaign.state in RUNNING:
+            disclosure_publish(campaign=campaign, cause=Disclosure.Cause.GROWTH)
         audit(
             campaign,
             actor,

@@ -11,7 +11,7 @@ from django.utils import translation
 from campaign import growth_rules, growth_words, selectors, services, versions
 from campaign.admin.review import _change, _sheets
 from campaign.blueprints import fold
-from campaign.models import WAYS, Campaign, CampaignGrowth
+from campaign.models import WAYS, Campaign, CampaignGrowth, Disclosure
 from campaign.services.growth import FAVOUR
 from engine.lib import clock
 from engine.lib.errors import ServiceError
@@ -281,6 +281,12 @@ def test_a_running_campaign_is_only_loosened(name: str) -> None:
     assert getattr(growth(campaign), name) == better
     assert Campaign.objects.get(pk=campaign.pk).state == "live"
     assert stage.audited(campaign)[-1] == "campaign.growth"
+    published = Disclosure.objects.filter(campaign=campaign)
+    assert published.latest("number").version_hash == versions.version_hash(campaign)
+    assert list(published.order_by("number").values_list("cause", flat=True)) == [
+        "approved",
+        "growth",
+    ]
 
 
 @pytest.mark.parametrize(
