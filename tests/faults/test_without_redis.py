@@ -10,7 +10,7 @@ import pytest
 
 from engine.run.valkey import ValkeyServer
 from tests.faults import drill
-from tests.faults.test_crowd import ask_everybody_again, wins_of
+from tests.faults.test_crowd import ask_again, wins_of
 from tests.private_copy import Copy
 
 pytestmark = [pytest.mark.fault, pytest.mark.nightly, pytest.mark.timeout(400)]
@@ -58,7 +58,7 @@ def test_a_crowd_is_served_to_its_end_and_redis_may_come_back(
     won = wins_of(crowd.answers())
 
     valkey_server.start(wipe=True)
-    assert wins_of(ask_everybody_again(copy, packet, crowd.log, "redis-is-back")) == won
+    assert wins_of(ask_again(copy, packet, crowd.log, "redis-is-back")) == won
     drill.assert_settled_and_green(copy, packet, drill.PORTIONS, drill.TOTAL_FEN)
 
     # And the next packet is Redis's again.
