@@ -13,6 +13,7 @@ from typing import Any
 
 from django.contrib.auth.models import User
 from django.db import transaction
+from django.db.models import F, Sum
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -46,17 +47,30 @@ def _less(before: Any, after: Any) -> bool:
 
 
 def _richer(before: Packet | None, after: Packet | None) -> bool:
-    """Whether nobody is worse off with the other packet: neither at worst nor on average."""
-    if before is None or after is None:
-        return after is not None
+    """Whether nobody is worse off with the other packet: neither at worst nor on average, and it
+    lasts for as many people, as long."""
+    if after is None or after.state != Packet.State.OPEN:
+        return False
+    if before is None:
+        return True
     at_worst = least_fen(after) >= least_fen(before)
-    return at_worst and after.total_fen * before.count >= before.total_fen * after.count
+    on_average = after.total_fen * before.count >= before.total_fen * after.count
+    lasts = left_count(after) >= left_count(before) and after.closes_at >= before.closes_at
+    return at_worst and on_average and lasts
 
 
 def least_fen(packet: Packet) -> int:
     """The smallest portion that the packet can give."""
     fixed = packet.strategy == Packet.Strategy.FIXED
     return packet.total_fen // packet.count if fixed else packet.min_fen
+
+
+def left_count(packet: Packet) -> int:
+    """Portions that can still be claimed."""
+    if packet.state == Packet.State.CLOSED:
+        return 0
+    left = packet.lanes.aggregate(left=Sum(F("count") - F("claimed_count")))["left"]
+    return int(left or 0)
 
 
 # Of a launched campaign, by field: whether (before, after) favours people. What isn't here stays.

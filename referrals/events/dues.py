@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from packets.tickets import OWN_KEYS
+
 # Events of older days are for statistics; nobody waits for a ticket of last week.
 LATE = "interval '2 days'"
 
@@ -21,6 +23,12 @@ SELECT DISTINCT ON (rule_id, participant, occasion)
  ORDER BY rule_id, participant, occasion
     ON CONFLICT (rule_id, participant, occasion) DO NOTHING
 """
+# What we ourselves claim for somebody is no act of theirs. Its ticket says so, whichever packets
+# the campaign pays rewards from by now.
+IS_REWARD = f"""(claim.serial > 0 AND EXISTS (
+       SELECT FROM packets_ticket AS granted
+        WHERE granted.participant = claim.participant AND granted.packet_id = claim.packet_id
+          AND granted.serial = claim.serial AND granted.key LIKE '{OWN_KEYS}reward:%%'))"""
 _ACTIVE = "rule.is_active AND campaign.state = 'live'"
 _OF_EVENTS = f"""
 SELECT rule.id AS rule_id, event.participant, event.participant AS owner, event.client_app_id,
@@ -47,11 +55,8 @@ SELECT rule.id AS rule_id, claim.participant, claim.participant AS owner, person
   JOIN campaign_campaignpacket AS link ON link.packet_id = claim.packet_id
   JOIN campaign_campaign AS campaign ON campaign.id = link.campaign_id
   JOIN referrals_ticketrule AS rule ON rule.campaign_id = campaign.id AND rule.by = 'daily'
-  LEFT JOIN campaign_campaigngrowth AS growth ON growth.campaign_id = campaign.id
  WHERE claim.lane_id = %(lane)s AND claim.position > %(from)s AND claim.position <= %(to)s
-   AND {_ACTIVE} AND claim.committed_at >= rule.created_at
-   AND claim.packet_id IS DISTINCT FROM growth.inviter_packet_id
-   AND claim.packet_id IS DISTINCT FROM growth.invitee_packet_id
+   AND {_ACTIVE} AND claim.committed_at >= rule.created_at AND NOT {IS_REWARD}
 """
 _OF_EDGES = f"""
 SELECT rule.id AS rule_id, edge.{{who}} AS participant, edge.inviter AS owner, edge.client_app_id,

@@ -9,7 +9,7 @@ a ban gives back all of it that nobody has decided on meanwhile.
 What is kept here:
 
 - A reward is held by one ban once, whoever sweeps at the same time: whoever works on a ban holds
-  its row.
+  its row. What another ban or a case of risk holds waits until that is over (`freezing.py`).
 - None slips through, however late it is granted or settled: whoever writes a reward wakes the bans
   above it, and a ban waits for rewards that are being written (`GRANTS`).
 """
@@ -29,21 +29,25 @@ from django.utils.translation import gettext_lazy as _
 from campaign.models import Campaign
 from engine.lib.audit import audit_record
 from engine.lib.errors import ServiceError, TransitionRefused
+from engine.models import AuditEvent
 from packets.blocking import block_add, block_remove
-from packets.holds.holding import hold_wallet
 from packets.holds.resolving import hold_release
 from packets.holds.rules import RiskReason
 from packets.models import ClaimState, Gate, Hold, Packet
 from packets.services import packet_pause, packet_resume
 from referrals.models import Ban, BanReward, Reward, ShareLink
+from referrals.rewarding.freezing import IS_FORFEITED, IS_HELD, HeldAlready, reward_freeze
 
 REASON_MAX_CHARS = 200
+MARK = "ban:"  # with its number: the reason of what a ban has revoked or paused
 # Rewards that are looked for at once; the walk through a tree of a million costs a second or two.
 BATCH = 2_000
 # The advisory lock that whoever writes a reward shares, and whoever bans has alone.
 GRANTS = "growth:grants"
 # A reward that isn't settled yet can't be held; settlement takes seconds.
 AGAIN_AFTER = dt.timedelta(seconds=5)
+# One that another ban or a case holds is looked at again, in case it is released there.
+HELD_AGAIN_AFTER = dt.timedelta(seconds=60)
 
 
 def is_banned(campaign_id: uuid.UUID, *people: bytes) -> bool:
@@ -68,7 +72,7 @@ def person_ban(*, participant: bytes, campaign: Campaign | None, actor: str, rea
             _audit(ban, "person.ban", actor, reason, links=revoked)
     except IntegrityError:
         raise ServiceError("participant", "banned", _("This person is banned already.")) from None
-    _packets_stop(ban, actor)
+    _packets_stop(ban)
     ban.refresh_from_db()
     return ban
 
@@ -77,19 +81,17 @@ def ban_lift(*, ban_id: int, actor: str, reason: str) -> Ban:
     """Let a person share again. Raises ServiceError."""
     reason = _checked(reason)
     with transaction.atomic():
+        _lock_grants("pg_advisory_xact_lock")
         lifted = Ban.objects.filter(pk=ban_id, lifted_at=None).update(
             lifted_at=Now(), lifted_by=actor, lift_reason=reason, is_done=False, due_at=Now()
         )
         if lifted != 1:
             raise ServiceError("ban", "lifted", _("This ban was lifted already."))
         ban = Ban.objects.get(pk=ban_id)
-        back = _links(ban).filter(revoke_reason=_mark(ban))
-        given = back.update(revoked_at=None, revoke_reason="")
+        given = _links_return(ban)
         block_remove(gate_key=_gate_key(ban), participant=bytes(ban.participant))
         _audit(ban, "person.unban", actor, reason, links=given)
-    if not Ban.objects.filter(participant=ban.participant, lifted_at=None).exists():
-        for packet in _own_packets(ban, Packet.State.PAUSED):
-            _moved(packet_resume, packet, actor, _mark(ban))
+    _packets_go_on(ban)
     return ban
 
 
@@ -112,7 +114,7 @@ def _lock_grants(function: str) -> None:
 
 
 def _mark(ban: Ban) -> str:
-    return f"ban:{ban.pk}"
+    return f"{MARK}{ban.pk}"
 
 
 def _links(ban: Ban) -> QuerySet[ShareLink]:
@@ -120,14 +122,35 @@ def _links(ban: Ban) -> QuerySet[ShareLink]:
     return links.filter(campaign=ban.campaign_id) if ban.campaign_id else links
 
 
+def _links_return(ban: Ban) -> int:
+    """Those that no other ban keeps revoked."""
+    back = _links(ban).filter(revoke_reason=_mark(ban))
+    for other in Ban.objects.filter(participant=ban.participant, lifted_at=None).order_by("id"):
+        _links(other).filter(pk__in=back.values("pk")).update(revoke_reason=_mark(other))
+    return back.update(revoked_at=None, revoke_reason="")
+
+
 def _own_packets(ban: Ban, state: str) -> list[uuid.UUID]:
     mine = Packet.objects.filter(sent__participant=ban.participant, state=state)
     return list(mine.order_by("id").values_list("pk", flat=True))
 
 
-def _packets_stop(ban: Ban, actor: str) -> None:
+def _packets_stop(ban: Ban) -> None:
     for packet in _own_packets(ban, Packet.State.OPEN):
-        _moved(packet_pause, packet, actor, _mark(ban))
+        _moved(packet_pause, packet, ban.banned_by, _mark(ban))
+
+
+def _packets_go_on(ban: Ban) -> None:
+    """What a ban has paused, once none is left; what staff have paused for another reason stays."""
+    if Ban.objects.filter(participant=ban.participant, lifted_at=None).exists():
+        return
+    for packet in _own_packets(ban, Packet.State.PAUSED):
+        paused = AuditEvent.objects.filter(
+            object_type="packet", object_id=packet.hex, action="packet.pause"
+        )
+        last = paused.order_by("-id").first()
+        if last is not None and last.reason.startswith(MARK):
+            _moved(packet_resume, packet, ban.lifted_by, _mark(ban))
 
 
 def _moved(service: Callable[..., Packet], packet: uuid.UUID, actor: str, reason: str) -> None:
@@ -152,7 +175,7 @@ def _audit(ban: Ban, action: str, actor: str, reason: str, **counts: int) -> Non
 # --- rewards --------------------------------------------------------------------------------------
 
 # The person and everybody below, per campaign; UNION, for a person stands below once.
-_REWARDS = """
+_REWARDS = f"""
 WITH RECURSIVE below (campaign_id, person) AS (
     SELECT DISTINCT campaign_id, %(person)s::bytea FROM referrals_referral
      WHERE (inviter = %(person)s OR invitee = %(person)s)
@@ -162,7 +185,7 @@ WITH RECURSIVE below (campaign_id, person) AS (
       FROM below JOIN referrals_referral AS edge
         ON edge.campaign_id = below.campaign_id AND edge.inviter = below.person
 )
-SELECT reward.id, state.state
+SELECT reward.id, state.state, {IS_HELD} AS is_held
   FROM below
   JOIN referrals_reward AS reward ON reward.participant = below.person
   JOIN referrals_referral AS earned
@@ -172,7 +195,8 @@ SELECT reward.id, state.state
    AND COALESCE(state.state, 'committed') IN ('committed', 'parked', 'settled')
    AND NOT EXISTS (SELECT FROM referrals_banreward AS seen
                     WHERE seen.ban_id = %(ban)s AND seen.reward_id = reward.id)
- ORDER BY state.state = 'settled' DESC, reward.id
+   AND NOT {IS_FORFEITED}
+ ORDER BY is_held, state.state = 'settled' DESC, reward.id
  LIMIT %(most)s
 """
 
@@ -182,7 +206,13 @@ def bans_carry_out(batch: int = BATCH) -> int:
     due = Ban.objects.filter(is_done=False, due_at__lte=Now()).order_by("due_at")
     moved = 0
     for ban in list(due[:20]):
-        moved += _release(ban, batch) if ban.lifted_at else _hold(ban, batch)
+        # Packets again: whoever banned or lifted may have died before they came to them.
+        if ban.lifted_at:
+            _packets_go_on(ban)
+            moved += _release(ban, batch)
+        else:
+            _packets_stop(ban)
+            moved += _hold(ban, batch)
     return moved
 
 
@@ -197,14 +227,16 @@ def _hold(ban: Ban, batch: int) -> int:
     with connection.cursor() as cursor:
         cursor.execute(_REWARDS, names)
         found = cursor.fetchall()
-    settled = [reward for reward, state in found if state == ClaimState.State.SETTLED]
-    held = sum(_hold_one(ban.pk, reward) for reward in settled)
+    settled = ClaimState.State.SETTLED
+    free = [reward for reward, state, is_held in found if state == settled and not is_held]
+    held = sum(_hold_one(ban.pk, reward) for reward in free)
     # Not once a reward was written meanwhile, which may be missing above: that moves `due_at`.
     active = Ban.objects.filter(pk=ban.pk, lifted_at=None, due_at=ban.due_at)
     if not found:
         active.update(is_done=True)
-    elif not settled:
-        active.update(due_at=Now() + AGAIN_AFTER)
+    elif not free:
+        only_held = all(is_held for _reward, _state, is_held in found)
+        active.update(due_at=Now() + (HELD_AGAIN_AFTER if only_held else AGAIN_AFTER))
     return held
 
 
@@ -242,17 +274,15 @@ def _hold_one(ban_id: int, reward_id: int) -> bool:
         if ban.lifted_at or ban.rewards.filter(reward=reward_id).exists():
             return False
         reward = Reward.objects.select_related("claim__packet").get(pk=reward_id)
-        claim = reward.claim
-        assert claim is not None
-        hold = hold_wallet(
-            participant=bytes(reward.participant),
-            amount_fen=claim.amount_fen,
-            funder_id=claim.packet.funder_id,
-            reasons=[RiskReason.STAFF],
-            actor=ban.banned_by,
-            reason=ban.reason,
-            currency=claim.packet.currency,
-        )
+        try:
+            hold = reward_freeze(
+                reward=reward,
+                reasons=[RiskReason.STAFF],
+                actor=ban.banned_by,
+                reason=ban.reason,
+            )
+        except HeldAlready:
+            return False
         BanReward.objects.create(ban=ban, reward=reward, hold=hold)
     return hold is not None
 
@@ -267,4 +297,6 @@ def _release(ban: Ban, batch: int) -> int:
             continue  # somebody decided meanwhile
     if len(holds) < batch:
         Ban.objects.filter(pk=ban.pk).exclude(lifted_at=None).update(is_done=True)
+        # Other bans may want what was released.
+        Ban.objects.filter(lifted_at=None, is_done=False).update(due_at=Now())
     return len(holds)

@@ -123,7 +123,7 @@ def referral_bind(
         return BindResult.ALREADY_BOUND
     if inviter == invitee:
         return BindResult.SELF
-    if not growth.is_on or campaign.state != Campaign.State.LIVE:
+    if not growth.is_on or campaign.state not in _joinable(touch.source):
         return BindResult.EXPIRED
     if touch.link.client_app_id != client_app_id:
         return BindResult.UNKNOWN_CODE
@@ -133,6 +133,13 @@ def referral_bind(
         return _bind(campaign, invitee, inviter, client_app_id, touch)
     except TooManyJumps:
         return BindResult.BLOCKED
+
+
+def _joinable(source: Referral.Source) -> tuple[Campaign.State, ...]:
+    """Whoever has won with a code did so while the campaign was live: only the binding is late."""
+    state = Campaign.State
+    claimed = source is Referral.Source.CLAIM
+    return (state.LIVE, state.PAUSED, state.ENDED) if claimed else (state.LIVE,)
 
 
 def _is_new(invitee: bytes, said: bool | None) -> bool:

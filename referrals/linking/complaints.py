@@ -1,9 +1,10 @@
 """Complaints: whoever is bothered says so, and a campaign that bothers many is slowed by itself.
 
 The rate is complaints per 1,000 visits, over the newest `JUDGED_VISITS` visits of the last day.
-Only complaints from networks that have looked at the link count: a crowd that never saw it can't
-stop a campaign. Over the campaign's threshold people must pause between shares; over `STOP_FACTOR`
-times of it nobody gets a link. Both end by themselves once people look without complaining.
+Only complaints from networks that have looked at the link count, and each network once, however
+many links it was sent: neither a crowd that never saw them nor a single person can stop a campaign.
+Over the campaign's threshold people must pause between shares; over `STOP_FACTOR` times of it
+nobody gets a link. Both end by themselves once people look without complaining.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ WITH judged AS (
      ORDER BY at DESC LIMIT %(most)s
 ), since AS (SELECT count(*) AS visits, min(at) AS at FROM judged)
 SELECT since.visits,
-       (SELECT count(*) FROM referrals_complaint AS complaint
+       (SELECT count(DISTINCT complaint.network_hash) FROM referrals_complaint AS complaint
          WHERE complaint.campaign_id = %(campaign)s AND complaint.at >= since.at
            AND EXISTS (SELECT FROM referrals_visit AS seen
                         WHERE seen.link_id = complaint.link_id

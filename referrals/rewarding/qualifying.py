@@ -60,14 +60,8 @@ SELECT edge.id AS referral_id, min({_WHAT_EVENT}) AS what
  WHERE event.id = ANY (%(ids)s) AND {_EVENT_COUNTS}
  GROUP BY edge.id
 """
-# What we ourselves claim for somebody is no act of theirs.
-_OWN_CLAIM = """
-       growth.qualifying = 'first_claim'
-   AND claim.packet_id IS DISTINCT FROM growth.inviter_packet_id
-   AND claim.packet_id IS DISTINCT FROM growth.invitee_packet_id
-"""
 _CLAIM_COUNTS = f"""
-       {_OWN_CLAIM}
+       growth.qualifying = 'first_claim' AND NOT {dues.IS_REWARD}
    AND (edge.source = 'claim' OR claim.committed_at >= edge.bound_at - {EARLY})
 """
 _BY_CLAIMS = f"""

@@ -16,6 +16,7 @@ from campaign.services.growth import FAVOUR
 from engine.lib import clock
 from engine.lib.errors import ServiceError
 from packets.models import Packet
+from packets.services import packet_close
 from tests.campaign import stage
 from tests.campaign.test_services import refused
 
@@ -324,7 +325,7 @@ def test_off_acts_at_once_and_on_again_only_as_it_was_approved() -> None:
 
 def test_a_topped_up_reward_takes_the_place_of_one_that_is_used_up() -> None:
     campaign = launched(new_only=True)
-    same, less = (stage.add_packet(campaign, fen, 10, **TICKET) for fen in (1_000, 990))
+    same, less = (stage.add_packet(campaign, fen, 20, **TICKET) for fen in (2_000, 1_980))
     assert refused(edit, campaign=campaign, inviter_packet=less).code == "not_in_favour"
     edit(campaign, inviter_packet=same, new_only=False)
     assert growth(campaign).inviter_packet == same
@@ -332,10 +333,20 @@ def test_a_topped_up_reward_takes_the_place_of_one_that_is_used_up() -> None:
 
 def test_a_lucky_reward_is_no_richer_if_somebody_could_get_less() -> None:
     campaign = launched()
-    lucky = stage.add_packet(campaign, 2_000, 10, needs_ticket=True, min_fen=99)
+    lucky = stage.add_packet(campaign, 4_000, 20, needs_ticket=True, min_fen=99)
     assert refused(edit, campaign=campaign, inviter_packet=lucky).code == "not_in_favour"
-    edit(campaign, inviter_packet=stage.add_packet(campaign, 2_000, 10, needs_ticket=True,
+    edit(campaign, inviter_packet=stage.add_packet(campaign, 4_000, 20, needs_ticket=True,
                                                    min_fen=100))  # fmt: skip
+
+
+def test_a_reward_for_fewer_people_or_none_is_in_nobodys_favour() -> None:
+    campaign = launched()
+    fewer = stage.add_packet(campaign, 19_000, 19, **TICKET)
+    closed = stage.add_packet(campaign, 5_000, 50, **TICKET)
+    packet_close(packet_id=closed.pk, actor=stage.ACTOR)
+    closed.refresh_from_db()
+    for packet in (fewer, closed):
+        assert refused(edit, campaign=campaign, inviter_packet=packet).code == "not_in_favour"
 
 
 def test_an_ended_campaign_stays_as_it_was() -> None:

@@ -6,23 +6,27 @@ import threading
 from typing import Any
 
 import pytest
+from django.db.models.functions import Now
 
 from campaign.models import CampaignChannel, CampaignGrowth, Channel, Vehicle
 from engine.lib.errors import ServiceError
 from engine.models import AuditEvent
 from packets.claiming.effects import Outcome, Result
 from packets.claiming.registry import registry
+from packets.holds.resolving import hold_forfeit
 from packets.models import Block, Claim, Hold, Packet, PeoplePacket
 from packets.selectors import wallet_balance
+from packets.services import packet_pause
+from referrals.forest import bans
 from referrals.forest.bans import ban_lift, bans_carry_out, is_banned, person_ban
 from referrals.forest.binding import BindResult, referral_bind, touch_of_code
 from referrals.linking import links
 from referrals.models import Ban, BanReward, Referral, Reward, ShareLink
-from referrals.rewarding import granting
+from referrals.rewarding import freezing, granting
 from referrals.rewarding.granting import NotYet, Share, reward_grant
 from tests import wallets, world
 from tests.conftest import wait_until
-from tests.referrals.rewarding import earned, known, rewarding, settle
+from tests.referrals.rewarding import claims, earned, known, rewarding, settle
 from tests.referrals.stage import app_of, bind, link_of, sharing
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -215,6 +219,100 @@ def test_packets_of_a_banned_person_stop_until_the_ban_is_lifted() -> None:
     ban_lift(ban_id=made.pk, actor="staff:zoe", reason="a mistake")
     packet.refresh_from_db()
     assert packet.state == Packet.State.OPEN
+
+
+def test_a_packet_that_staff_have_paused_for_another_reason_stays_paused() -> None:
+    growth = sharing()
+    packet = world.open_packet()
+    PeoplePacket.objects.create(packet=packet, participant=who(growth, "ann"), key="k")
+    packet_pause(packet_id=packet.pk, actor="staff:eva", reason="a stolen purse")
+
+    made = ban(growth, "ann")
+    ban_lift(ban_id=made.pk, actor="staff:zoe", reason="a mistake")
+
+    packet.refresh_from_db()
+    assert packet.state == Packet.State.PAUSED
+
+
+def test_whoever_dies_after_banning_leaves_the_packets_to_the_sweep(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    growth = sharing()
+    packet = world.open_packet()
+    PeoplePacket.objects.create(packet=packet, participant=who(growth, "ann"), key="k")
+    with monkeypatch.context() as patch, pytest.raises(InterruptedError):
+        patch.setattr(bans, "_packets_stop", _dies)
+        ban(growth, "ann")
+
+    bans_carry_out()
+
+    packet.refresh_from_db()
+    assert packet.state == Packet.State.PAUSED
+
+
+# --- two bans of one person -----------------------------------------------------------------------
+
+
+def test_links_stay_revoked_until_the_last_ban_is_lifted() -> None:
+    growth = sharing()
+    link = link_of(growth, "ann")
+    everywhere, here = ban(growth, "ann", everywhere=True), ban(growth, "ann")
+
+    ban_lift(ban_id=everywhere.pk, actor="staff:zoe", reason="only here")
+    link.refresh_from_db()
+    assert link.revoked_at is not None
+
+    ban_lift(ban_id=here.pk, actor="staff:zoe", reason="a mistake")
+    link.refresh_from_db()
+    assert link.revoked_at is None
+
+
+def _banned_twice() -> tuple[CampaignGrowth, Ban]:
+    """ann has a reward of 100 fen and as much that is her own; one ban holds the reward, and a
+    second one has come."""
+    growth = rewarding()
+    bind(growth, "bob", "ann")
+    rewarded(growth, "ann")
+    claims(growth, "ann")
+    settle(growth)
+    first = ban(growth, "ann")
+    carry_out()
+    ban(growth, "ann", everywhere=True)
+    bans_carry_out()
+    return growth, first
+
+
+def test_two_bans_hold_a_reward_once_and_until_both_are_lifted() -> None:
+    growth, first = _banned_twice()
+    assert held_fen(growth, "ann") == 100
+
+    ban_lift(ban_id=first.pk, actor="staff:zoe", reason="the other one stands")
+    bans_carry_out()
+    bans_carry_out()
+
+    assert held_fen(growth, "ann") == 100
+    assert [hold.state for hold in Hold.objects.order_by("opened_at")] == ["released", "open"]
+
+
+def test_what_was_forfeited_once_is_not_held_again() -> None:
+    growth, _first = _banned_twice()
+    hold_forfeit(hold_id=Hold.objects.get().pk, actor="staff:zoe", reason="a farm")
+    Ban.objects.filter(is_done=False).update(due_at=Now())
+    carry_out()
+
+    assert held_fen(growth, "ann") == 0
+    assert Hold.objects.count() == 1
+
+
+@pytest.mark.control
+def test_bans_that_do_not_look_at_each_other_hold_other_money_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bans, "_REWARDS", bans._REWARDS.replace(freezing.IS_HELD, "false"))
+    monkeypatch.setattr(freezing, "_is_taken", lambda reward: False)
+    growth, _first = _banned_twice()
+
+    assert held_fen(growth, "ann") == 200
 
 
 # --- at the doors ---------------------------------------------------------------------------------

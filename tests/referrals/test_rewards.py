@@ -40,6 +40,7 @@ from tests.referrals.rewarding import (
     qualified,
     rewarding,
     sweep,
+    ticketed,
 )
 from tests.referrals.stage import app_of, bind
 from tests.webhooks import stage as webhooks
@@ -451,3 +452,28 @@ def test_more_qualify_at_once_than_the_budget_has_portions() -> None:
 @pytest.mark.nightly
 def test_five_hundred_qualify_at_once_and_not_a_fen_is_paid_too_much() -> None:
     _budget_holds(500, 400)
+
+
+def test_a_late_reward_from_a_packet_that_was_replaced_earns_nobody_a_reward() -> None:
+    """ann ← bob ← cem, and bob claims nothing himself: what he is paid for cem is no act of his."""
+    growth = rewarding(ticketed={"total_fen": 5_000, "count": 10, "strategy": "fixed"})
+    before = growth.inviter_packet
+    assert before is not None
+    known(growth, "ann", "bob")
+    bind(growth, "bob", "ann")
+    bind(growth, "cem", "bob")
+    services.packet_pause(packet_id=before.pk, actor="staff:eva")
+    claims(growth, "cem")
+    sweep()  # bob is admitted to the packet that is paused
+    CampaignGrowth.objects.filter(pk=growth.pk).update(inviter_packet=ticketed(growth))
+    services.packet_resume(packet_id=before.pk, actor="staff:eva")
+    world.forget_views()
+    due_again()
+    sweep()
+
+    paid = Reward.objects.values_list("referral__invitee", "side", "state")
+    cem = world.person("cem", app_of(growth.campaign)).participant
+    assert sorted((bytes(friend) == cem, *rest) for friend, *rest in paid) == [
+        (True, "invitee", "granted"),
+        (True, "inviter", "granted"),
+    ]

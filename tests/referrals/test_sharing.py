@@ -427,6 +427,18 @@ def test_many_complaints_slow_sharing_and_then_stop_it_without_anybody_acting() 
     assert sorted(notice.details["mood"] for notice in told) == ["slowed", "stopped"]
 
 
+def test_one_network_is_one_voice_however_many_links_it_was_sent() -> None:
+    growth, link = open_to(complaint_min_visits=10, complaint_per_mille=150)
+    for number in range(10):
+        look(link, REMOTE_ADDR=f"10.0.{number}.1")
+    for name in ("bob", "cem", "dan", "eve"):
+        sent = link_of(growth, name)
+        look(sent, REMOTE_ADDR="10.0.0.1")
+        complain(sent, REMOTE_ADDR="10.0.0.1")
+
+    assert complaints.rate_of(growth.campaign_id) == complaints.Rate(14, 1)
+
+
 # --- links ----------------------------------------------------------------------------------------
 
 

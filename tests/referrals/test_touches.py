@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from django.db import connection
 
+from campaign import services
 from engine.lib import ids
 from packets.claiming import flow
 from packets.claiming.effects import ClaimDirect, Committed, Result, Verdict
@@ -64,6 +67,20 @@ def test_a_repeat_changes_nothing() -> None:
 
     assert bytes(Referral.objects.get().inviter) == world.person("ann", app).participant
     assert not ShareTouch.objects.exists()
+
+
+@pytest.mark.parametrize("stop", [services.campaign_pause, services.campaign_end])
+def test_a_campaign_that_stops_after_the_claim_costs_nobody_their_friend(stop: Any) -> None:
+    growth = sharing()
+    app, code = app_of(growth.campaign), link_of(growth, "ann").code
+    world.claim(
+        Packet.objects.get(campaigns=growth.campaign), world.person("bob", app), share_code=code
+    )
+    stop(campaign_id=growth.campaign.pk, actor=campaigns.ACTOR)
+
+    assert touches.touches_bind_due() == 1
+    growth.campaign.refresh_from_db()
+    assert bind(growth, "cem", "ann") is BindResult.EXPIRED
 
 
 def test_without_redis_too() -> None:
