@@ -12,8 +12,9 @@ from engine.run import spawn
 from engine.run.launch import Launch
 from engine.run.supervisor import Supervisor, say
 
-# Each ends with the money check, and with exit code 4 where that is red.
+# The crowds end with the money check, and with exit code 4 where that is red.
 STEPS = (
+    ("a forest of made-up friends, with a farm in it", ("manage.py", "grow_demo")),
     ("the crowd, then the money check", ("-m", "loadtest.crowd_run")),
     ("winners withdraw, then the books once more", ("-m", "loadtest.withdrawals")),
 )

@@ -15,7 +15,7 @@ from django.core import signing
 from django.db.models import QuerySet
 
 from campaign.demo import APP_SLUG
-from campaign.models import Campaign, Channel
+from campaign.models import Campaign, CampaignGrowth, Channel
 from engine.lib import auth, clock
 from engine.lib.auth import Caller
 from engine.lib.errors import ServiceError
@@ -52,6 +52,14 @@ def demo_app() -> ClientApp | None:
     if not settings.DEMO_APP:
         return None
     return ClientApp.objects.filter(slug=APP_SLUG, active=True).first()
+
+
+def shared_campaign(app: ClientApp) -> CampaignGrowth | None:
+    """The newest campaign of the demo that people may share now."""
+    shared_now = CampaignGrowth.objects.filter(
+        campaign__client_apps=app, campaign__state=Campaign.State.LIVE, is_on=True
+    )
+    return shared_now.select_related("campaign").order_by("-campaign__created_at").first()
 
 
 def button_of(link: ShareLink, token: str, language: str) -> str:

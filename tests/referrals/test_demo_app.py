@@ -11,13 +11,21 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.test import Client
 
-from campaign.demo import APP_SLUG
+from campaign.demo import APP_SLUG, POOL_NAME
 from campaign.models import CampaignGrowth
-from packets.models import Claim
+from packets.models import Claim, Hold, Participant
+from referrals.demo import forest
 from referrals.demo.app import caller_of, page_of
 from referrals.linking import spread
 from referrals.linking.links import link_share
-from referrals.models import Referral, ShareLink
+from referrals.models import (
+    GrowthSnapshot,
+    Referral,
+    Reward,
+    RiskCase,
+    RiskReward,
+    ShareLink,
+)
 from tests.campaign import stage
 from tests.referrals import rewarding
 
@@ -117,3 +125,27 @@ def test_one_command_prints_a_link_and_its_owners_page(growth: CampaignGrowth) -
     shared, earns = (line.split(": ", 1)[1] for line in out.getvalue().splitlines())
     assert urlsplit(shared).path == f"/s/{ShareLink.objects.get().code}"
     assert Client().get(urlsplit(earns).path).status_code == 200
+
+
+def test_the_demos_forest_is_grown_once_and_its_farm_is_held(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.DEMO_APP = True
+    spread.forget()
+    monkeypatch.setattr(forest, "PEOPLE", 50)
+    monkeypatch.setattr(forest, "FARMS", "star:0.4")
+    growth = rewarding.rewarding(stage.make_app(APP_SLUG), count=200, total_fen=20_000)
+    stage.add_packet(growth.campaign, 5_000, 50, name=POOL_NAME)
+
+    said = [io.StringIO(), io.StringIO()]
+    for out in said:
+        call_command("grow_demo", stdout=out)
+
+    assert "50 people" in said[0].getvalue() and "already" in said[1].getvalue()
+    assert Participant.objects.count() == 50
+    assert Reward.objects.filter(state="granted").exists()
+    [case] = RiskCase.objects.all()
+    assert case.members.count() == 20
+    assert Hold.objects.count() == RiskReward.objects.filter(hold__isnull=False).count() > 0
+    assert GrowthSnapshot.objects.exists()
+    call_command("audit_money", stdout=io.StringIO())

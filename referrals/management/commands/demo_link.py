@@ -8,7 +8,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from campaign.models import Campaign, CampaignGrowth, Channel
+from campaign.models import Channel
 from referrals.demo import app as demo
 from referrals.linking.links import address_of
 
@@ -23,10 +23,7 @@ class Command(BaseCommand):
         app = demo.demo_app()
         if app is None:
             raise CommandError("the demo's app isn't on here: it is where `make run` runs")
-        shared_now = CampaignGrowth.objects.filter(
-            campaign__client_apps=app, campaign__state=Campaign.State.LIVE, is_on=True
-        )
-        growth = shared_now.select_related("campaign").order_by("-campaign__created_at").first()
+        growth = demo.shared_campaign(app)
         person = demo.caller_of(app, options["user"])
         shared = demo.shared_by(growth.campaign, person, Channel.WECHAT) if growth else None
         if shared is None:
