@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from campaign.models import Campaign, CampaignGrowth
 from engine.lib.auth import Caller
-from packets.models import Participant
 from referrals.forest.binding import (
     BindResult,
     Touch,
@@ -17,6 +16,7 @@ from referrals.forest.binding import (
     touch_of_click,
     touch_of_code,
 )
+from referrals.names import name_remember
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +47,8 @@ def friend_join(*, campaign: Campaign, friend: Caller, lead: Lead) -> BindResult
         is_new=friend.is_new,
     )
     if result is BindResult.BOUND:
-        _remember(friend)
+        name_remember(friend)
     return result
-
-
-def _remember(friend: Caller) -> None:
-    """Whose digest it is: somebody who joins may not have claimed anything yet."""
-    person = Participant(
-        digest=friend.participant, client_app_id=friend.client_app_id, subject=friend.subject
-    )
-    Participant.objects.bulk_create([person], ignore_conflicts=True)
 
 
 def _touch(growth: CampaignGrowth, lead: Lead) -> Touch | BindResult:

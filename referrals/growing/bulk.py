@@ -65,10 +65,13 @@ def world_write(*, cast: Cast, growth: CampaignGrowth, say: Say) -> Counter[str]
     return written
 
 
-def claims_make(*, cast: Cast, packet: uuid.UUID, say: Say) -> Counter[str]:
-    """Whoever claims in the world claims this packet, now; how often each answer was given."""
+def claims_make(*, cast: Cast, packet: uuid.UUID, say: Say, honest_one_in: int = 1) -> Counter[str]:
+    """Whoever claims in the world claims this packet, now; how often each answer was given.
+
+    `honest_one_in`: where some of the honest people are enough, one in so many claims."""
     outcomes: Counter[str] = Counter()
-    people = np.flatnonzero(~np.isnan(cast.world.claimed_s))
+    chosen = cast.world.is_farmer | (np.arange(cast.world.size) % honest_one_in == 0)
+    people = np.flatnonzero(~np.isnan(cast.world.claimed_s) & chosen)
     for places in _steps(people.size, PEOPLE_AT_ONCE, "claims made", say):
         outcomes.update(claimed(cast, packet, int(people[place])) for place in places)
     return outcomes

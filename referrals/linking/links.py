@@ -23,6 +23,7 @@ from referrals.linking import codes
 from referrals.linking.complaints import SLOWED_COOLDOWN_S, Mood, mood_now
 from referrals.linking.spread import Spread, spread_of
 from referrals.models import ShareLink
+from referrals.names import name_remember
 
 DRAWS = 5  # a code that is taken is drawn again; one in a million million is, at ten million links
 
@@ -66,6 +67,7 @@ def link_share(*, campaign: Campaign, caller: Caller, channel: str) -> Shared:
         _one_after_the_other(campaign, caller)
         _refuse_blocked(campaign, caller)
         _pause(spread, caller, slowed=mood is Mood.SLOWED)
+        name_remember(caller)
         return Shared(_link(campaign, caller, channel), vehicles)
 
 

@@ -88,7 +88,6 @@ def test_a_friend_opens_joins_and_claims_and_the_inviter_is_paid(
     title, button, join, own, bothered, complain, thanks = WORDS[language]
     app = stage.make_app(APP_SLUG)
     growth = rewarding.rewarding(app, title_zh=WORDS["zh-hans"][0], title_en=WORDS["en"][0])
-    rewarding.known(growth, "ann")
     page = phone(language)
     ann = caller_of(app, "ann")
     link = link_share(campaign=growth.campaign, caller=ann, channel="wechat").link

@@ -81,6 +81,10 @@ def test_a_friend_shares_on_with_a_link_of_their_own(growth: CampaignGrowth) -> 
     press(click_of(opened(shared_on, "10.1.2.3")))
     assert sorted(Referral.objects.values_list("depth", flat=True)) == [1, 2]
 
+    # Ann is paid too, who has only ever shared.
+    rewarding.sweep()
+    assert Reward.objects.filter(side="inviter", state="granted").count() == 2
+
 
 def test_nothing_is_given_for_no_click_a_forged_one_or_from_elsewhere(
     growth: CampaignGrowth,
