@@ -79,18 +79,31 @@ def clusters(people: People) -> list[Ints]:
     children, theirs = _invitees(people.inviter, tied)
     tied |= _heads(people.inviter, tied, children, theirs)
     # Two tied people of whom one invited the other belong together, whatever they share. Not where
-    # most invitees share nothing: a popular person's family is no bridge to a farm.
+    # most invitees share nothing: a popular person's family is no bridge to a farm, neither by
+    # that person nor by another of the family, whose friend a farmer may be.
+    family = _joined(size, ends)
     bridge = tied & (2 * theirs >= children)
+    bridge &= 2 * _summed(family, theirs) >= _summed(family, children)
     both = invited[bridge[invited] & bridge[people.inviter[invited]]]
-    ends.append((both, people.inviter[both]))
-    label = components(
-        size, np.concatenate([one for one, _ in ends]), np.concatenate([two for _, two in ends])
-    )
+    label = _joined(size, [*ends, (both, people.inviter[both])])
     label = _with_dead_invitees(people, np.where(tied, label, NONE))
     rows = np.flatnonzero(label != NONE)
     rows = rows[np.argsort(label[rows], kind="stable")]
     cuts = np.flatnonzero(np.diff(label[rows])) + 1
     return [group for group in np.split(rows, cuts) if group.size > 2]
+
+
+def _joined(size: int, ends: list[tuple[Ints, Ints]]) -> Ints:
+    """For each person the lowest row among those whom these edges connect them with."""
+    return components(
+        size, np.concatenate([one for one, _ in ends]), np.concatenate([two for _, two in ends])
+    )
+
+
+def _summed(label: Ints, numbers: Ints) -> Ints:
+    """For each person the sum over all with their label."""
+    sums: Ints = np.bincount(label, weights=numbers, minlength=label.size)[label].astype(np.int64)
+    return sums
 
 
 def _shared(inviter: Ints, identifier: Ints) -> Bools:
