@@ -60,6 +60,7 @@ SWEEPS = {
     "referrals.tasks.bans_sweep": 5.0,
     "referrals.tasks.risk_sweep": 300.0,
     "referrals.tasks.growth_snapshots": 20.0,
+    "referrals.tasks.risk_work": 2.0,
 }
 app.conf.beat_schedule = {
     # A sweep that waited longer than its period is superseded by the next: no pile-up behind a

@@ -46,6 +46,7 @@ INSERT_ONLY_TABLES = (
     "referrals_reward",
     "referrals_serverevent",
     "campaign_disclosure",
+    "referrals_riskpolicy",
     "engine_auditevent",
     "engine_outboxevent",
     "engine_webhookattempt",

@@ -17,6 +17,10 @@ RUN_S = 5.0
 # Rows leased at once: a worker that dies leaves no more than these to wait for their next attempt.
 REWARDS_LEASED = 20
 TICKETS_LEASED = 100
+# Looking at all people of a large campaign takes longer than other tasks may; shorter than the
+# broker waits before it gives the task to somebody else.
+COUNTING_S = 90
+COUNTING_HARD_S = COUNTING_S + 10
 
 
 @shared_task(name="referrals.tasks.touches_sweep")
@@ -65,22 +69,31 @@ def bans_sweep() -> None:
     bans_carry_out()
 
 
-@shared_task(name="referrals.tasks.risk_sweep")
+@shared_task(
+    name="referrals.tasks.risk_sweep", soft_time_limit=COUNTING_S, time_limit=COUNTING_HARD_S
+)
 def risk_sweep() -> None:
-    """Find clusters of accounts that seem to be one person's, and hold what they have earned."""
-    from referrals.risk.cases import campaigns_sweep, rewards_hold
+    """Find clusters of accounts that seem to be one person's."""
+    # Here, since only whoever looks for farms loads the library of arrays.
+    from referrals.risk.cases import campaigns_sweep
 
     campaigns_sweep()
-    rewards_hold()
-
-
-# Counting a campaign of millions takes longer than other tasks may; shorter than the broker waits
-# before it gives the task to somebody else.
-COUNTING_S = 90
 
 
 @shared_task(
-    name="referrals.tasks.growth_snapshots", soft_time_limit=COUNTING_S, time_limit=COUNTING_S + 10
+    name="referrals.tasks.risk_work", soft_time_limit=COUNTING_S, time_limit=COUNTING_HARD_S
+)
+def risk_work() -> None:
+    """Hold what people of known cases have earned since, go on with reviewers' acts, try drafts."""
+    from referrals.risk import acts, holding, trials
+
+    holding.rewards_hold()
+    acts.acts_run()
+    trials.trials_run()
+
+
+@shared_task(
+    name="referrals.tasks.growth_snapshots", soft_time_limit=COUNTING_S, time_limit=COUNTING_HARD_S
 )
 def growth_snapshots() -> int:
     """Counts the campaigns whose figures are due."""

@@ -29,6 +29,7 @@ class EventKind(models.TextChoices):
 
     CLAIM_SETTLED = "claim.settled", _("claim settled")
     REWARD_GRANTED = "reward.granted", _("reward granted")
+    CHALLENGE_ASKED = "challenge.asked", _("challenge asked for")
     PAYOUT_PAID = "payout.paid", _("payout paid")
     PAYOUT_FAILED = "payout.failed", _("payout failed")
     CAMPAIGN_LAUNCHED = "campaign.launched", _("campaign launched")

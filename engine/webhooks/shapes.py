@@ -1,8 +1,8 @@
 """The shapes of what is sent, as the OpenAPI document shows them.
 
 Additive changes are free: a receiver ignores fields that it doesn't know. Emitted are they by
-packets/events.py, packets/payouts/sending.py and campaign/services/; the tests hold what is emitted
-against these.
+packets/events.py, packets/payouts/sending.py, campaign/services/ and referrals/; the tests hold
+what is emitted against these.
 """
 
 from __future__ import annotations
@@ -38,6 +38,13 @@ class RewardGranted(msgspec.Struct, kw_only=True):
     user: User
     amount_fen: Fen
     currency: Currency
+
+
+class ChallengeAsked(msgspec.Struct, kw_only=True):
+    """A person's rewards wait until your back end reports `challenge_passed` of them."""
+
+    campaign: Annotated[str, msgspec.Meta(description="The campaign's slug.")]
+    user: User
 
 
 class PayoutPaid(msgspec.Struct, kw_only=True):
@@ -96,6 +103,7 @@ class WebhookTest(msgspec.Struct, kw_only=True):
 SHAPES: dict[EventKind, type[msgspec.Struct]] = {
     EventKind.CLAIM_SETTLED: ClaimSettled,
     EventKind.REWARD_GRANTED: RewardGranted,
+    EventKind.CHALLENGE_ASKED: ChallengeAsked,
     EventKind.PAYOUT_PAID: PayoutPaid,
     EventKind.PAYOUT_FAILED: PayoutFailed,
     EventKind.CAMPAIGN_LAUNCHED: CampaignLaunched,

@@ -654,6 +654,7 @@ SELECT 'guards_in_place',
     ('referrals_referral', 'referral_insert_only'), ('referrals_reward', 'reward_insert_only'),
     ('referrals_serverevent', 'serverevent_insert_only'),
     ('campaign_disclosure', 'disclosure_insert_only'),
+    ('referrals_riskpolicy', 'riskpolicy_insert_only'),
     ('engine_outboxevent', 'outboxevent_written_once'),
     ('engine_webhookattempt', 'webhookattempt_written_once')
  ) AS guard (relation, name)

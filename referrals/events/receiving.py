@@ -22,6 +22,7 @@ from engine.lib.ids import participant_digest, subject_is_valid
 from referrals.events import dues
 from referrals.models.rewarding import MISSION_MAX_CHARS
 from referrals.rewarding import qualifying
+from referrals.risk import standing
 
 MISSION_DONE = "mission_done"
 KEY_MAX_CHARS = 128
@@ -193,6 +194,7 @@ def _store(client_app_id: int, rows: list[_Row]) -> set[str]:
         if ids:
             qualifying.by_events(cursor, ids)
             dues.of_events(cursor, ids)
+            standing.challenges_passed(cursor, ids)
     return {key for _id, key in made}
 
 

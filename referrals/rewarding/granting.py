@@ -34,6 +34,7 @@ from packets.models import Claim, Packet, Participant, Ticket
 from packets.tickets import OWN_KEYS, ticket_issue
 from referrals.forest.bans import bans_wake, is_banned
 from referrals.models import Referral, Reward
+from referrals.risk.standing import why_waiting
 
 Side: TypeAlias = Reward.Side
 State: TypeAlias = Reward.State
@@ -89,9 +90,9 @@ def reward_grant(*, share: Share, qualified_by: str) -> Reward:
     if person is None:
         raise NotYet("the person's name isn't known yet")
     admitted = Ticket.objects.filter(client_app_id=person.client_app_id, key=share.key).first()
-    banned = is_banned(share.referral.campaign_id, share.participant)
-    if banned and not _is_claimed(admitted):
-        raise NotYet("the person is banned")  # due again, and granted if the ban is lifted
+    waits = _why_waiting(share)
+    if waits and not _is_claimed(admitted):
+        raise NotYet(waits)  # due again, and granted if the ban is lifted, or the person let go
     if admitted is not None:
         # To that packet, also where the campaign names another by now.
         share = dataclasses.replace(share, packet=admitted.packet)
@@ -109,6 +110,15 @@ def _is_claimed(admitted: Ticket | None) -> bool:
         return False
     made = claim_id(admitted.packet_id, bytes(admitted.participant), admitted.serial)
     return Claim.objects.filter(pk=made).exists()
+
+
+def _why_waiting(share: Share) -> str:
+    """Why this person is granted nothing just now; empty: they may be."""
+    campaign_id, participant = share.referral.campaign_id, share.participant
+    if is_banned(campaign_id, participant):
+        return "the person is banned"
+    decision = why_waiting(campaign_id, participant)
+    return f"risk: {decision}" if decision else ""
 
 
 def _admit(share: Share, person: Participant) -> str | State:

@@ -1,4 +1,4 @@
-"""The detectors: what each looks for, what it weighs, and what was seen, in numbers.
+"""The detectors: what each looks for, and what was seen, in numbers; the policy weighs it.
 
 A finding is about a cluster: people tied by a shared purse or phone *and* by invitations. What is
 innocent by itself never suffices: many invitees, one network, a family's phone, a shop's phone, a
@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from referrals.risk.people import NONE, Bools, Ints, People, components, counted, neighbours
-from referrals.risk.reasons import SCORE_MAX, WEIGHTS, Reason
+from referrals.risk.reasons import Reason
 
 # An identifier that more people have is a hub (a bank's collective account, an operator's gateway)
 # and says nothing about any two of them.
@@ -48,7 +48,6 @@ class Finding:
     never an identifier."""
 
     rows: Ints
-    score: int
     evidence: Mapping[Reason, Mapping[str, float]] = field(default_factory=dict)
 
     @property
@@ -56,14 +55,12 @@ class Finding:
         return list(self.evidence)
 
 
-def find(people: People, weights: Mapping[Reason, int] = WEIGHTS) -> list[Finding]:
-    """All clusters with a score above zero, the highest first."""
+def find(people: People) -> list[Finding]:
+    """All clusters of which anything speaks, those of the first people first."""
     findings = [
-        Finding(rows, min(SCORE_MAX, sum(weights[reason] for reason in evidence)), evidence)
-        for rows in clusters(people)
-        if (evidence := _seen(people, rows))
+        Finding(rows, evidence) for rows in clusters(people) if (evidence := _seen(people, rows))
     ]
-    return sorted(findings, key=lambda found: (-found.score, int(found.rows[0])))
+    return sorted(findings, key=lambda found: int(found.rows[0]))
 
 
 def clusters(people: People) -> list[Ints]:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from referrals.growing.world import KINDS, FarmKind, World
+from referrals.models.risk import Decision
 from referrals.risk.detectors import find
 from referrals.risk.people import Bools
-
-HOLD_AT = 60  # the score from which the shipped policy holds
+from referrals.risk.policy import SHIPPED, Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,18 +21,18 @@ class Judged:
     hubs: int
 
 
-def held(world: World, hold_at: int = HOLD_AT) -> Bools:
+def held(world: World, policy: Policy = SHIPPED) -> Bools:
     """Whose money would be held."""
     chosen = np.zeros(world.size, np.bool_)
     for found in find(world):
-        if found.score >= hold_at:
+        if policy.decide(policy.score(found.reasons)) in (Decision.HOLD, Decision.DENY):
             chosen[found.rows] = True
     return chosen
 
 
-def judge(world: World, hold_at: int = HOLD_AT) -> Judged:
+def judge(world: World, policy: Policy = SHIPPED) -> Judged:
     """What would be held, beside the truth."""
-    chosen = held(world, hold_at)
+    chosen = held(world, policy)
     honest = ~world.is_farmer
     return Judged(
         recall={

@@ -1,14 +1,19 @@
-"""A campaign's people as arrays, in one statement.
+"""A campaign's people as arrays, read in steps that each take a moment.
 
 Networks come from the visits that friends were bound by, phones from what the doors have noted,
 purses from payouts (by their keyed hashes), who was seen again from the app's events. Where an app
 reports none, nobody is called dead, and nobody is on the first day.
+
+What is kept here: no statement reads more than STEP people, so that no snapshot outlives a second
+or two, however large the campaign; and a large campaign is read seldom enough to take a twentieth
+of one worker's time.
 """
 
 from __future__ import annotations
 
 import uuid
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 from django.db import connection
@@ -16,66 +21,114 @@ from django.db import connection
 from referrals.risk.identities import identities_of
 from referrals.risk.people import NONE, Ints, Rows
 
-# Larger campaigns are looked at by their newest people: a sweep must end.
+# Larger campaigns are looked at by their newest people: a look must end.
 PEOPLE_MAX = 500_000
+STEP = 5_000  # people a statement: some 100 ms
 
 _PEOPLE = """
 WITH edge AS MATERIALIZED (
-    SELECT invitee, inviter, bound_at, click_id FROM referrals_referral
-     WHERE campaign_id = %(campaign)s ORDER BY id DESC LIMIT %(most)s
-), person AS (
-    SELECT invitee AS id FROM edge UNION SELECT inviter FROM edge
+    SELECT id, invitee, inviter, bound_at, click_id FROM referrals_referral
+     WHERE campaign_id = %(campaign)s
+       AND (%(at)s::timestamptz IS NULL OR (bound_at, id) < (%(at)s::timestamptz, %(id)s))
+     ORDER BY bound_at DESC, id DESC LIMIT %(step)s
 )
-SELECT person.id, edge.inviter, extract(epoch FROM edge.bound_at)::float8,
+SELECT edge.invitee, edge.inviter, extract(epoch FROM edge.bound_at)::float8,
        extract(epoch FROM claimed.at)::float8, visit.network_hash, paid.payee_hash,
-       edge.bound_at > clock_timestamp() - interval '1 day' OR edge.bound_at IS NULL
-       OR EXISTS (SELECT FROM referrals_serverevent AS event
-                   WHERE event.participant = person.id AND event.kind = 'active'
-                     AND event.at >= edge.bound_at + interval '1 day')
-  FROM person
-  LEFT JOIN edge ON edge.invitee = person.id
+       seen.at IS NOT NULL,
+       edge.bound_at > clock_timestamp() - interval '1 day'
+       OR COALESCE(seen.at >= edge.bound_at + interval '1 day', false), edge.bound_at, edge.id
+  FROM edge
+  JOIN campaign_campaigngrowth AS growth ON growth.campaign_id = %(campaign)s
   LEFT JOIN referrals_visit AS visit ON visit.click_id = edge.click_id
+  -- What we claim for somebody, a reward, is no act of theirs.
   LEFT JOIN LATERAL (SELECT min(committed_at) AS at FROM packets_claim AS claim
-                      WHERE claim.participant = person.id
-                        AND claim.committed_at >= edge.bound_at) AS claimed ON true
+                      WHERE claim.participant = edge.invitee
+                        AND claim.committed_at >= edge.bound_at
+                        AND claim.packet_id IS DISTINCT FROM growth.inviter_packet_id
+                        AND claim.packet_id IS DISTINCT FROM growth.invitee_packet_id)
+       AS claimed ON true
+  LEFT JOIN LATERAL (SELECT max(event.at) AS at FROM referrals_serverevent AS event
+                      WHERE event.participant = edge.invitee AND event.kind = 'active')
+       AS seen ON true
   LEFT JOIN LATERAL (SELECT payee_hash FROM packets_payout AS payout
-                      WHERE payout.participant = person.id
+                      WHERE payout.participant = edge.invitee
                       ORDER BY created_at DESC, id DESC LIMIT 1) AS paid ON true
- ORDER BY edge.bound_at NULLS FIRST, person.id
+ ORDER BY edge.bound_at DESC, edge.id DESC
 """
-_REPORTS = """
-SELECT EXISTS (SELECT FROM referrals_referral AS edge
-                 JOIN referrals_serverevent AS event
-                   ON event.participant = edge.invitee AND event.kind = 'active'
-                WHERE edge.campaign_id = %(campaign)s)
+# Those whom nobody invited, or whose own invitation is older than what is read.
+_TOPS = """
+SELECT top.person, paid.payee_hash FROM unnest(%(people)s::bytea[]) AS top (person)
+  LEFT JOIN LATERAL (SELECT payee_hash FROM packets_payout AS payout
+                      WHERE payout.participant = top.person
+                      ORDER BY created_at DESC, id DESC LIMIT 1) AS paid ON true
 """
+Row: TypeAlias = tuple[bytes, bytes | None, float, float, str | None, str | None, bool, bool]
+NEVER = float("nan")
 
 
-def campaign_people(campaign_id: uuid.UUID) -> tuple[list[bytes], Rows]:
-    """The digests, and for each a row of the arrays."""
-    names: dict[str, Any] = {"campaign": campaign_id, "most": PEOPLE_MAX}
-    with connection.cursor() as cursor:
-        cursor.execute(_REPORTS, names)
-        (reports,) = cursor.fetchone()
-        cursor.execute(_PEOPLE, names)
-        found = cursor.fetchall()
-    people = [bytes(row[0]) for row in found]
-    place = {person: row for row, person in enumerate(people)}
-    active = np.array([[bool(row[6])] for row in found], np.bool_).reshape(-1, 1)
-    return people, Rows(
-        inviter=np.array([NONE if row[1] is None else place[bytes(row[1])] for row in found], int),
-        joined_s=np.array([_or_nan(row[2]) for row in found], np.float64),
-        claimed_s=np.array([_or_nan(row[3]) for row in found], np.float64),
-        device=identities_of(people).device,
-        network=_numbered([row[4] for row in found]),
-        payee=_numbered([row[5] for row in found]),
+def campaign_people(
+    campaign_id: uuid.UUID,
+    most: int = PEOPLE_MAX,
+    seen: Callable[[int], None] = lambda _count: None,
+) -> tuple[list[bytes], Rows]:
+    """The digests, and for each a row of the arrays; the newest `most` of them. `seen` hears after
+    each step how many more were read."""
+    rows = _invited(campaign_id, most, seen)
+    place = {row[0]: number for number, row in enumerate(rows)}
+    tops = list(dict.fromkeys(row[1] for row in rows if row[1] and row[1] not in place))
+    for start in range(0, len(tops), STEP):
+        rows += _tops(tops[start : start + STEP])
+    place = {row[0]: number for number, row in enumerate(rows)}
+    active = np.array([[row[7]] for row in rows], np.bool_).reshape(-1, 1)
+    reports = any(row[6] for row in rows)
+    people = Rows(
+        inviter=np.array([NONE if row[1] is None else place[row[1]] for row in rows], np.int64),
+        joined_s=np.array([row[2] for row in rows], np.float64),
+        claimed_s=np.array([row[3] for row in rows], np.float64),
+        device=identities_of(list(place)).device,
+        network=_numbered([row[4] for row in rows]),
+        payee=_numbered([row[5] for row in rows]),
         active=active if reports else active[:, :0],
         refused=np.empty((0, 2), np.int64),
     )
+    return list(place), people
 
 
-def _or_nan(value: float | None) -> float:
-    return float("nan") if value is None else value
+def _invited(campaign_id: uuid.UUID, most: int, seen: Callable[[int], None]) -> list[Row]:
+    """The newest edges' people, oldest first."""
+    names: dict[str, Any] = {"campaign": campaign_id, "at": None, "id": None}
+    rows: list[Row] = []
+    while len(rows) < most:
+        with connection.cursor() as cursor:
+            cursor.execute(_PEOPLE, {**names, "step": min(STEP, most - len(rows))})
+            found = cursor.fetchall()
+        if not found:
+            break
+        rows += [
+            (
+                bytes(person),
+                bytes(inviter),
+                joined_s,
+                NEVER if claimed_s is None else claimed_s,
+                network,
+                payee,
+                reported,
+                active,
+            )
+            for person, inviter, joined_s, claimed_s, network, payee, reported, active, *_ in found
+        ]
+        names["at"], names["id"] = found[-1][8:]
+        seen(len(found))
+    return rows[::-1]
+
+
+def _tops(people: Sequence[bytes]) -> list[Row]:
+    with connection.cursor() as cursor:
+        cursor.execute(_TOPS, {"people": list(people)})
+        return [
+            (bytes(person), None, NEVER, NEVER, None, payee, False, True)
+            for person, payee in cursor.fetchall()
+        ]
 
 
 def _numbered(hashes: list[str | None]) -> Ints:

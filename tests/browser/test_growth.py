@@ -26,14 +26,13 @@ from referrals.demo.app import caller_of, page_of
 from referrals.linking import complaints, spread
 from referrals.linking.links import link_share
 from referrals.models import Complaint, Visit
-from referrals.tasks import risk_sweep
 from tests import wallets
 from tests.browser.conftest import LOCALES
 from tests.browser.hand import PATIENCE_MS, PICTURES, PICTURES_ONLY, Hand, shrink
 from tests.campaign import stage
 from tests.referrals import rewarding
+from tests.referrals.farming import CHAIN, earn, pay_out, sweep
 from tests.referrals.stage import bind
-from tests.referrals.test_risk_cases import CHAIN, earn, pay_out
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -152,7 +151,7 @@ def farm() -> CampaignGrowth:
         bind(growth, friend, inviter)
     earn(growth, *CHAIN)
     pay_out(growth, "purse-1", *CHAIN)
-    risk_sweep()
+    sweep()
     assert Hold.objects.filter(state=Hold.State.OPEN).count() == len(CHAIN)
     return growth
 

@@ -16,6 +16,7 @@ from referrals.growing.world import KINDS, Preset, World, make_world
 from referrals.risk.detectors import find
 from referrals.risk.judged import held, judge
 from referrals.risk.people import NONE, components
+from referrals.risk.policy import SHIPPED
 from referrals.risk.reasons import Reason
 
 FARMS = dict.fromkeys(KINDS, 0.02)
@@ -68,6 +69,36 @@ def test_what_is_innocent_by_itself_is_below_a_hold() -> None:
     assert held(gone).all()
 
 
+def test_a_hub_is_left_alone_whose_family_brought_a_farmer() -> None:
+    """One of the family, on the hub's phone, invited the head of a farm."""
+    friends, farm = 100, 12
+    size = 1 + friends + farm
+    own = np.arange(size)
+    hub, brother, head = 0, 1, 1 + friends
+    inviter = np.where(own <= friends, hub, own - 1)
+    inviter[hub], inviter[head] = NONE, brother
+    device, payee = own.copy(), own.copy()
+    device[brother] = device[hub]
+    payee[head:] = payee[head]
+    nobody = np.full(size, NONE)
+    crowd = World(
+        inviter=inviter,
+        joined_s=np.cumsum(np.random.default_rng(1).exponential(900, size)),
+        claimed_s=np.full(size, np.nan),
+        opened=np.ones(size, np.int64),
+        device=device,
+        network=own,
+        payee=payee,
+        active=np.zeros((size, 3), np.bool_),
+        farm=nobody,
+        kind=nobody,
+        is_hub=own == hub,
+        refused=np.empty((0, 2), np.int64),
+    )
+
+    assert np.flatnonzero(held(crowd)).tolist() == list(range(head, size))
+
+
 def test_reasons_of_each_kind_say_what_it_does() -> None:
     expected = {
         "star": {Reason.STAR_BURST, Reason.FAST},
@@ -78,7 +109,12 @@ def test_reasons_of_each_kind_say_what_it_does() -> None:
     }
     for kind in KINDS:
         found = find(make_world(10_000, Preset.COLD, {kind: 0.05}, seed=202))
-        said = {reason for finding in found if finding.score >= 60 for reason in finding.reasons}
+        said = {
+            reason
+            for finding in found
+            if SHIPPED.score(finding.reasons) >= SHIPPED.hold_at
+            for reason in finding.reasons
+        }
         assert expected[kind.value] | {Reason.CLUSTER} <= said, kind
 
 

@@ -2,80 +2,43 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+import datetime as dt
 from typing import Any
 
+import numpy as np
 import pytest
+from django.db.models.functions import Now
 
 from campaign.models import CampaignGrowth
 from engine.models import AuditEvent
 from packets.holds.resolving import hold_release
 from packets.models import Hold
-from packets.payouts.withdrawals import payout_create
 from packets.selectors import wallet_balance
-from referrals.models import Referral, Reward, RiskCase, RiskMember, RiskReward
-from referrals.risk.cases import campaigns_sweep, rewards_hold
-from referrals.tasks import risk_sweep
+from referrals.models import RiskCase, RiskLook, RiskMember, RiskReward
+from referrals.risk import reading
+from referrals.risk.cases import campaigns_sweep
+from referrals.risk.holding import rewards_hold
+from referrals.risk.looks import campaigns_due
+from referrals.risk.reading import campaign_people
 from tests import wallets, world
 from tests.admin import desk
-from tests.referrals.rewarding import earned, known, rewarding, settle
-from tests.referrals.stage import app_of, bind
+from tests.referrals.farming import CHAIN, FAMILY, farm_and_family, pay_out, sweep, who
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-CHAIN = [f"p{number}" for number in range(8)]
-FAMILY = ["ann", "bob", "cem", "dan"]
-
-
-def who(growth: CampaignGrowth, name: str) -> bytes:
-    return world.person(name, app_of(growth.campaign)).participant
-
-
-def earn(growth: CampaignGrowth, *names: str) -> None:
-    """Each has earned a reward for whoever they were invited by, or invited first."""
-    known(growth, *names)
-    for name in names:
-        edge = Referral.objects.filter(invitee=who(growth, name)).first()
-        mine = edge or Referral.objects.filter(inviter=who(growth, name)).earliest("id")
-        side = Reward.Side.INVITEE if edge else Reward.Side.INVITER
-        assert earned(growth, mine, side).state == "granted"
-    settle(growth)
-
-
-def pay_out(growth: CampaignGrowth, purse: str, *names: str) -> None:
-    """Each of them asks for one fen, to the same account."""
-    for name in names:
-        payout_create(
-            participant=who(growth, name),
-            client_app_id=app_of(growth.campaign),
-            amount_fen=1,
-            provider="bank",
-            payee_account=purse,
-            key=f"{purse}-{name}",
-        )
 
 
 @pytest.fixture
 def growth() -> CampaignGrowth:
-    """A chain of eight with one purse, and a family of four with another."""
-    wallets.bank()
-    growth = rewarding()
-    for inviter, friend in pairwise(CHAIN):
-        bind(growth, friend, inviter)
-    for friend in FAMILY[1:]:
-        bind(growth, friend, "ann")
-    earn(growth, *CHAIN)
-    earn(growth, "ann")
-    return growth
+    return farm_and_family()
 
 
 def test_a_chain_with_one_purse_is_held_and_a_family_is_not(growth: CampaignGrowth) -> None:
-    risk_sweep()
+    sweep()
     assert not RiskCase.objects.exists(), "nobody has shown a purse yet"
 
     pay_out(growth, "purse-1", *CHAIN)
     pay_out(growth, "purse-2", "ann")
-    risk_sweep()
+    sweep()
 
     [case] = RiskCase.objects.all()
     assert case.score >= 60
@@ -94,14 +57,51 @@ def test_a_chain_with_one_purse_is_held_and_a_family_is_not(growth: CampaignGrow
     wallets.assert_sound()
 
 
+def test_people_are_read_step_by_step_and_the_newest_where_there_are_too_many(
+    growth: CampaignGrowth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pay_out(growth, "purse-1", *CHAIN[:3])
+    campaign = growth.campaign.pk
+    steps: list[int] = []
+    whole, rows = campaign_people(campaign)
+    monkeypatch.setattr(reading, "STEP", 3)
+
+    people, same = campaign_people(campaign, seen=steps.append)
+
+    assert people == whole and steps == [3, 3, 3, 1]
+    for name in ("inviter", "joined_s", "payee", "claimed_s"):
+        assert np.array_equal(getattr(rows, name), getattr(same, name), equal_nan=True), name
+    at = {name: people.index(who(growth, name)) for name in [*CHAIN, *FAMILY]}
+    assert [same.inviter[at[name]] for name in CHAIN] == [-1, *(at[one] for one in CHAIN[:-1])]
+    assert [same.payee[at[name]] >= 0 for name in CHAIN] == [True] * 3 + [False] * 5
+    newest, _ = campaign_people(campaign, most=3)
+    assert set(newest) == {who(growth, name) for name in FAMILY}
+
+
+def test_a_campaign_is_looked_at_when_something_came(growth: CampaignGrowth) -> None:
+    assert campaigns_due() == [growth.campaign.pk]
+    campaigns_sweep()
+    long_ago = RiskLook.objects.filter(campaign=growth.campaign)
+    long_ago.update(looked_at=Now() + dt.timedelta(minutes=2))
+    assert campaigns_due() == [], "nothing came since"
+
+    for change, is_due in (
+        ({"looked_at": Now() - dt.timedelta(hours=7)}, True),  # time has passed
+        ({"rests_until": Now() + dt.timedelta(minutes=5)}, False),  # but the last look was long
+        ({"rests_until": Now(), "looked_at": Now()}, True),  # and people joined a moment ago
+    ):
+        long_ago.update(**change)
+        assert campaigns_due() == [growth.campaign.pk] * is_due, change
+
+
 def test_what_a_reviewer_released_stays_released(growth: CampaignGrowth) -> None:
     pay_out(growth, "purse-1", *CHAIN)
-    risk_sweep()
+    sweep()
     hold = Hold.objects.order_by("id").first()
     assert hold is not None
     hold_release(hold_id=hold.pk, actor="staff:eva", reason="a family business")
 
-    risk_sweep()
+    sweep()
 
     assert Hold.objects.count() == RiskReward.objects.count() == len(CHAIN)
     assert wallet_balance(bytes(hold.participant)).held_fen == 0
@@ -132,7 +132,7 @@ def test_a_reviewer_sees_why_as_a_picture_and_opens_a_hold(
 ) -> None:
     settings.REQUIRE_SECOND_FACTOR = False
     pay_out(growth, "purse-1", *CHAIN)
-    risk_sweep()
+    sweep()
     case = RiskCase.objects.get()
     client = desk.at_desk("risk", lang=language)
 

@@ -44,9 +44,12 @@ TABLE_RIGHTS: dict[str, tuple[str, ...]] = {
     "packets_lane": ADD,
     "referrals_banreward": ADD,
     "referrals_referral": ADD,
+    "referrals_riskact": ADD,
     "referrals_riskcase": ADD,
     "referrals_riskmember": ADD_AND_CHANGE,  # rows are locked, which asks for the right to change
+    "referrals_riskpolicy": ADD,
     "referrals_riskreward": ADD,
+    "referrals_risktrial": ADD,
     "referrals_reward": ADD,
     "referrals_serverevent": ADD,
     # Triggers let a payout change only along its machine's ways, and the others end once.
@@ -68,6 +71,10 @@ COLUMN_RIGHTS: dict[str, tuple[str, ...]] = {
     "packets_hold": ("state", "resolved_by", "resolved_at", "reason"),
     "packets_payoutnumber": ("state", "ended_at"),
     "packets_payoutcall": ("ended_at", "result", "code", "detail", "http_status", "not_found"),
+    # A draft stays as it was tried, an act as it was asked for; how far they are changes.
+    "referrals_risktrial": ("seen", "result", "done_at", "next_attempt_at", "attempts"),
+    "referrals_riskact": ("of", "done", "done_at", "next_attempt_at", "attempts"),
+    "referrals_riskcase": ("score", "evidence", "decision", "policy_id"),
     # What was found stays as it was found; what became of it may be said.
     "packets_difference": ("state", "resolution", "reason", "resolved_by", "resolved_at"),
 }
