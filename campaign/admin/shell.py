@@ -306,6 +306,7 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
                     "referrals_riskcase_changelist",
                     "referrals.view_riskcase",
                 ),
+                _item(_("Risk policy"), "tune", "referrals_riskpolicy", "packets.view_riskrule"),
                 _item(
                     _("Risk rules"),
                     "shield",
