@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
+import os
+import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from django.core.management import call_command
+from django.db import connection
 from django.db.models.functions import Now
 
 from campaign.models import CampaignGrowth
+from engine.lib.ids import participant_digest
 from engine.models import AuditEvent
 from packets.holds.resolving import hold_release
 from packets.models import Hold
 from packets.selectors import wallet_balance
+from referrals.growing.world import KINDS, FarmKind, Preset, make_world
 from referrals.models import RiskCase, RiskLook, RiskMember, RiskReward
 from referrals.risk import reading
-from referrals.risk.cases import campaigns_sweep
+from referrals.risk.cases import campaigns_sweep, cases_find
 from referrals.risk.holding import rewards_hold
 from referrals.risk.looks import campaigns_due
 from referrals.risk.reading import campaign_people
 from tests import wallets, world
 from tests.admin import desk
 from tests.referrals.farming import CHAIN, FAMILY, farm_and_family, pay_out, sweep, who
+from tests.referrals.stage import app_of, sharing
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -150,3 +159,56 @@ def test_a_reviewer_sees_why_as_a_picture_and_opens_a_hold(
     assert hold is not None and f"/admin/packets/hold/{hold.pk}/change/" in shown
     assert client.get("/admin/referrals/riskcase/77777/change/").status_code == 404
     assert desk.at_desk("support").get("/admin/referrals/riskcase/").status_code == 403
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(900)
+def test_a_hundred_thousand_people_are_looked_at_in_short_statements() -> None:
+    """A made-up world in Postgres; its farms share phones, and nobody has asked for money."""
+    growth, seed = sharing(), 11
+    farms = dict.fromkeys(KINDS, 0.01)
+    call_command(
+        "grow",
+        campaign=growth.campaign.slug,
+        users=100_000,
+        farms=",".join(f"{kind}:{share}" for kind, share in farms.items()),
+        seed=seed,
+        bulk=True,
+        stdout=io.StringIO(),
+    )
+    took: list[float] = []
+
+    def timed(execute: Any, *said: Any) -> Any:
+        begun = time.monotonic()
+        try:
+            return execute(*said)
+        finally:
+            took.append(time.monotonic() - begun)
+
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        backend = cursor.fetchone()[0]
+    begun, servers, wall = time.process_time(), cpu_of(backend), time.monotonic()
+    with connection.execute_wrapper(timed):
+        found = cases_find(growth.campaign.pk)
+    print(
+        f"{found:,} people in {RiskCase.objects.count():,} cases;"
+        f" {time.process_time() - begun:.1f} s of CPU here,"
+        f" {cpu_of(backend) - servers:.1f} s in Postgres, {time.monotonic() - wall:.1f} s in all,"
+        f" the longest of {len(took):,} statements {max(took):.2f} s"
+    )
+
+    assert max(took) < 5, "what Postgres would cancel"
+    world_ = make_world(100_000, Preset.VIRAL, farms, seed)
+    app = app_of(growth.campaign)
+    farmers = np.flatnonzero(world_.of_kind(FarmKind.DEVICE)).tolist()
+    who_ = [participant_digest(app, f"grown-{seed}-{row:06}") for row in farmers]
+    known = RiskMember.objects.filter(campaign=growth.campaign, participant__in=who_).count()
+    assert known >= 0.95 * len(who_)
+    assert cases_find(growth.campaign.pk) == 0, "nobody is new"
+
+
+def cpu_of(pid: int) -> float:
+    """Seconds of CPU that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
