@@ -227,7 +227,10 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
             False,
             [
                 _item(
-                    _("Growth figures"), "insights", "referrals_growth", "campaign.view_campaign"
+                    _("Growth figures"),
+                    "insights",
+                    "referrals_growthsnapshot_changelist",
+                    "campaign.view_campaign",
                 ),
                 _item(
                     _("Channels"), "share", "referrals_channels", "campaign.view_campaignchannel"

@@ -11,6 +11,6 @@ ticket_rules.py  for what people get tickets by themselves
 
 from __future__ import annotations
 
-from referrals.admin import forest, links, rewards, risk, ticket_rules
+from referrals.admin import forest, growth, links, rewards, risk, ticket_rules
 
-__all__ = ["forest", "links", "rewards", "risk", "ticket_rules"]
+__all__ = ["forest", "growth", "links", "rewards", "risk", "ticket_rules"]

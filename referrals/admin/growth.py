@@ -8,29 +8,44 @@ import itertools
 import uuid
 from typing import Any
 
+from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
-from django.urls import reverse
+from django.urls import URLPattern, path, reverse
 from django.utils.translation import gettext as _
 
 from campaign import board as campaign_board
 from campaign.admin.board import forecast_words
 from campaign.admin.shell import address_of, name_of
 from campaign.models import Campaign, CampaignGrowth, Channel, Vehicle
-from engine.lib.adminkit import moment, require
+from engine.lib.adminkit import ReadOnlyModelAdmin, moment, require
 from engine.lib.clock import now
 from engine.lib.money import yuan
 from engine.staff.pages import page
 from referrals.analytics import charts
 from referrals.analytics.snapshots import EVERY_S, figures
+from referrals.models import GrowthSnapshot
 
 SEE = "campaign.view_campaign"
 CAMPAIGNS_SHOWN = 30  # the newest
 # Older figures of a campaign that is counted again every few minutes say that nobody counts.
 OLD = dt.timedelta(minutes=30)
+BARS_WITH_NUMBERS = 14
 NONE = "–"
 SIDES = ("invited", "cold")
 DAYS_IN_S = 86_400
+
+
+@admin.register(GrowthSnapshot)
+class GrowthAdmin(ReadOnlyModelAdmin):
+    """Snapshots have no pages of their own: in their place stand those of the campaigns."""
+
+    def get_urls(self) -> list[URLPattern]:
+        own = self.admin_site.admin_view
+        return [
+            path("", own(overview), name="referrals_growthsnapshot_changelist"),
+            path("<uuid:campaign_id>/", own(growth), name="referrals_growth_of"),
+        ]
 
 
 def overview(request: HttpRequest) -> HttpResponse:
@@ -218,6 +233,7 @@ def _k(parts: dict[str, Any]) -> dict[str, Any]:
                 charts.Value(
                     cohort["start"][5:],
                     k,
+                    number(k) if len(spread["cohorts"]) <= BARS_WITH_NUMBERS else "",
                     hint=f"{hint}, {_('still open')}" if is_open else hint,
                     is_open=is_open,
                 )
@@ -255,17 +271,21 @@ def _cascades(parts: dict[str, Any]) -> dict[str, Any]:
             ]
         ),
         "facts": [
-            (_("Trees"), f"{spread['trees']:,}"),
-            (_("People in the largest"), f"{spread['largest']:,}"),
-            (_("Deepest"), f"{spread['deepest']:,}"),
-            (_("Structural virality"), number(spread["virality"])),
-            (_("of the largest tree"), number(spread["virality_of_largest"])),
-            (
+            _tile(_("Trees"), f"{spread['trees']:,}"),
+            _tile(_("People in the largest"), f"{spread['largest']:,}"),
+            _tile(_("Deepest"), f"{spread['deepest']:,}"),
+            _tile(
+                _("Structural virality"),
+                number(spread["virality"]),
+                _("%(number)s of the largest tree")
+                % {"number": number(spread["virality_of_largest"])},
+            ),
+            _tile(
                 _("Friends of friends and further"),
                 NONE if spread["beyond_first"] is None else percent(spread["beyond_first"], 1),
             ),
-            (_("Cycle time, median"), duration(spread["cycle"]["median_s"])),
-            (_("Cycle time, nine of ten"), duration(spread["cycle"]["p90_s"])),
+            _tile(_("Cycle time, median"), duration(spread["cycle"]["median_s"])),
+            _tile(_("Cycle time, nine of ten"), duration(spread["cycle"]["p90_s"])),
         ],
     }
 

@@ -11,7 +11,7 @@ from django.utils.translation import gettext_lazy as _
 
 from engine.lib.adminkit import exact_filter, stamp
 from packets.admin.rows import RowAdmin
-from referrals.admin import channels, growth
+from referrals.admin import channels
 from referrals.models import Complaint, ShareLink
 
 
@@ -31,8 +31,6 @@ class ShareLinkAdmin(RowAdmin):
                 own(channels.channels),
                 name="referrals_channels_of",
             ),
-            path("growth/", own(growth.overview), name="referrals_growth"),
-            path("growth/<uuid:campaign_id>/", own(growth.growth), name="referrals_growth_of"),
             *super().get_urls(),
         ]
 

@@ -1,8 +1,8 @@
 """A campaign's people, one row each: when they came, through whom, what they did.
 
-A person of a campaign is whoever has a share link, is in the forest, or has claimed there by
-themselves; they came at the first of these moments. Rewards are claimed for people, by us, so they
-are neither a way to come nor a sign of life.
+A person of a campaign is whoever an app reported as joined, has a share link, is in the forest, or
+has claimed there by themselves; they came at the first of these moments. Rewards are claimed for
+people, by us, so they are neither a way to come nor a sign of life.
 
 Claims can be a hundred times as many as everything else. Beyond `CLAIMS_MAX` only those of every
 second, fourth, … person are read: digests are evenly spread, so the people whose digests are low
@@ -26,6 +26,7 @@ from campaign.models import Campaign, CampaignGrowth, Channel
 from packets.models import Lane
 from referrals.analytics import reading
 from referrals.analytics.reading import Table
+from referrals.events.receiving import MAX_AGE
 from referrals.models import Ban
 
 Ints = npt.NDArray[np.int64]
@@ -60,6 +61,16 @@ _CLAIMS = """
       FROM packets_claim
      WHERE lane_id = %(lane)s AND position > %(after)s AND position <= %(to)s
        AND committed_at < %(until)s AND substr(participant, 1, 1) < %(below)s
+"""
+_BOUNDARY = """
+    SELECT at FROM referrals_serverevent
+     WHERE kind = 'joined' AND at >= %(start)s AND at < %(until)s
+     ORDER BY at OFFSET %(rows)s LIMIT 1
+"""
+_REPORTED = """
+    SELECT participant, extract(epoch FROM at)::float8
+      FROM referrals_serverevent
+     WHERE kind = 'joined' AND at >= %(start)s AND at < %(end)s AND campaign_id = %(campaign)s
 """
 _SUSPECTS = """
     SELECT participant FROM referrals_riskmember
@@ -150,8 +161,16 @@ def crowd_of(campaign: Campaign, until: dt.datetime) -> Crowd:
     )
     lanes, one_in = _lanes(campaign)
     claims = _together(_claims(lanes, until, one_in))
+    reported = _together(
+        reading.table(
+            _REPORTED,
+            {"campaign": campaign.pk, "start": start, "end": end},
+            {"who": reading.DIGEST, "at": reading.FLOAT},
+        )
+        for start, end in reading.by_time(_BOUNDARY, {}, campaign.created_at - MAX_AGE, until)
+    )
     suspects = _suspects(campaign, names)
-    return _crowd(links, edges, claims, suspects, one_in)
+    return _crowd(links, edges, claims, reported, suspects, one_in)
 
 
 def _together(parts: Iterable[Table]) -> Table | None:
@@ -210,9 +229,16 @@ def _column(rows: Table | None, name: str, kind: type) -> npt.NDArray[np.generic
 
 
 def _crowd(
-    links: Table | None, edges: Table | None, claims: Table | None, suspects: Keys, one_in: int
+    links: Table | None,
+    edges: Table | None,
+    claims: Table | None,
+    reported: Table | None,
+    suspects: Keys,
+    one_in: int,
 ) -> Crowd:
-    traces = [(links, "who"), (edges, "who"), (edges, "inviter"), (claims, "who")]
+    traces = [
+        (links, "who"), (edges, "who"), (edges, "inviter"), (claims, "who"), (reported, "who"),
+    ]  # fmt: skip
     halves = [_halves(rows, name) for rows, name in traces]
     key = np.unique(np.concatenate([first for first, _ in halves]))
     places = [np.searchsorted(key, first) for first, _ in halves]
@@ -221,7 +247,7 @@ def _crowd(
     for (rows, _), (_, second), place in zip(traces, halves, places, strict=True):
         rest[place] = second
         np.minimum.at(joined_s, place, _column(rows, "at", np.float64))
-    at_link, at_friend, at_inviter, at_claim = places
+    at_link, at_friend, at_inviter, at_claim, _ = places
     inviter = np.full(key.size, NOBODY)
     inviter[at_friend] = at_inviter
     bound_s = np.full(key.size, np.nan)

@@ -7,6 +7,7 @@ of different moments fit together; what came after `until` is left out everywher
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
 from typing import Any
 
@@ -59,6 +60,23 @@ def by_key(sql: str, params: dict[str, Any], columns: dict[str, str], key: str) 
         if found.size < ROWS_A_RANGE:
             return
         after = found[key][-1].tobytes()
+
+
+def by_time(
+    boundary: str, params: dict[str, Any], start: dt.datetime, until: dt.datetime
+) -> Iterator[tuple[dt.datetime, dt.datetime]]:
+    """From `start` to `until` in spans of `ROWS_A_RANGE` rows: `boundary` asks for the moment of
+    the row `%(rows)s` further than `%(start)s`."""
+    while start < until:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                boundary, {**params, "start": start, "until": until, "rows": ROWS_A_RANGE}
+            )
+            row = cursor.fetchone()
+        # A microsecond further, so that many rows of one moment can't hold it up.
+        end = max(row[0], start + dt.timedelta(microseconds=1)) if row else until
+        yield start, end
+        start = end
 
 
 def _copy(sql: str) -> str:

@@ -24,6 +24,7 @@ DAYS = (1, 7, 30)
 # People of each side who are looked up; of more, those with the lowest digests, a fair sample.
 PEOPLE_MAX = 100_000
 PEOPLE_A_LOOKUP = 1_000  # some tens of milliseconds: three index ranges each
+REPORTS_LOOKED_AT = 10_000  # the newest of all apps
 # A group is silent when nobody of it was seen for so many days.
 SILENT_DAYS = 7
 GROUP_PACKETS_MAX = 2_000  # the newest
@@ -63,9 +64,10 @@ _LATELY = """
                                        WHERE reward.claim_id = claim.id))
 """
 _REPORTS = """
-    SELECT EXISTS (SELECT FROM referrals_serverevent AS event
-                    WHERE event.client_app_id = ANY(%(apps)s) AND event.kind = 'active'
-                      AND event.at >= %(since)s AND event.at < %(until)s)
+    SELECT EXISTS (SELECT FROM (SELECT client_app_id FROM referrals_serverevent
+                                 WHERE kind = 'active' AND at < %(until)s
+                                 ORDER BY at DESC LIMIT %(most)s) AS newest
+                    WHERE client_app_id = ANY(%(apps)s))
 """
 
 
@@ -124,10 +126,10 @@ def _lately(people: list[bytes], until: dt.datetime) -> Bools:
 
 
 def _reports(campaign: Campaign, until: dt.datetime) -> bool:
-    """Whether the campaign's apps report who is active at all."""
+    """Whether the campaign's apps are among those that report who is active."""
     names: dict[str, Any] = {
         "apps": list(campaign.client_apps.values_list("pk", flat=True)),
-        "since": campaign.created_at,
+        "most": REPORTS_LOOKED_AT,
         "until": until,
     }
     with connection.cursor() as cursor:

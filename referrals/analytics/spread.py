@@ -10,6 +10,7 @@ import numpy as np
 from django.db import connection
 
 from campaign.models import Campaign
+from referrals.analytics import reading
 from referrals.analytics.crowd import CHANNELS, NOBODY, Bools, Crowd, Floats, Ints
 from referrals.growing.metrics import forest_of, summary_of
 
@@ -21,7 +22,7 @@ WINDOWS_S = {HOUR_S: (HOUR_S, DAY_S), DAY_S: (DAY_S, 7 * DAY_S)}
 COHORTS_SHOWN = 60  # the newest; K is counted from all
 SIZES = (2, 3, 6, 11, 31, 101, 301, 1_001)  # where each group of cascade sizes begins
 DEPTHS_SHOWN = 20  # deeper people are counted with those of the last one
-VISITS_A_RANGE = 50_000
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _ZERO = dt.timedelta()
 
 _BOUNDARY = """
@@ -40,19 +41,13 @@ _VISITS = """
 def visits_of(campaign: Campaign, until: dt.datetime) -> dict[str, dict[str, int]]:
     """Visits by channel and vehicle, counted in short statements."""
     found: dict[str, dict[str, int]] = {}
-    start: dt.datetime | None = campaign.created_at
-    names: dict[str, Any] = {"campaign": campaign.pk, "until": until, "rows": VISITS_A_RANGE}
-    with connection.cursor() as cursor:
-        while start is not None and start < until:
-            cursor.execute(_BOUNDARY, {**names, "start": start})
-            row = cursor.fetchone()
-            # A microsecond further, so that visits of one moment can't hold it up.
-            end = max(row[0], start + dt.timedelta(microseconds=1)) if row else None
-            cursor.execute(_VISITS, {**names, "start": start, "end": end or until})
+    names: dict[str, Any] = {"campaign": campaign.pk}
+    for start, end in reading.by_time(_BOUNDARY, names, EPOCH, until):
+        with connection.cursor() as cursor:
+            cursor.execute(_VISITS, {**names, "start": start, "end": end})
             for channel, vehicle, number in cursor.fetchall():
                 ways = found.setdefault(channel, {})
                 ways[vehicle] = ways.get(vehicle, 0) + number
-            start = end
     return found
 
 

@@ -112,12 +112,15 @@ class Small:
         lane = packet.lanes.get()
         return make_claims(lane, len(names), participants=[self.who(name) for name in names])
 
-    def seen(self, name: str, at: dt.datetime, kind: str = "active") -> None:
+    def seen(
+        self, name: str, at: dt.datetime, kind: str = "active", campaign: Campaign | None = None
+    ) -> None:
         ServerEvent.objects.create(
             client_app_id=self.app,
             key=f"{name}:{at}",
             participant=self.who(name),
             kind=kind,
+            campaign=campaign,
             at=at,
         )
 
@@ -293,7 +296,6 @@ def test_ranges_of_two_rows_give_the_same_figures(
     whole = counted(small)
 
     monkeypatch.setattr(reading, "ROWS_A_RANGE", 2)
-    monkeypatch.setattr(spread, "VISITS_A_RANGE", 1)
 
     assert counted(small) == whole
 
@@ -304,6 +306,17 @@ def test_what_came_after_the_moment_is_left_out(small: Small) -> None:
     assert before["funnel"]["invited"] == 3
     assert before["cost"]["acquired"] == 2, "bob and eve, whom nobody suspects yet"
     assert before["retention"]["cold_all"] == 1, "fay hasn't come yet"
+
+
+def test_whoever_an_app_reports_as_joined_is_a_person(small: Small) -> None:
+    small.seen("gil", small.noon(-3), "joined", campaign=small.campaign)
+    small.seen("ann", small.noon(-11), "joined", campaign=small.campaign)
+    small.seen("hal", small.noon(-3), "joined")  # somewhere else
+
+    found = counted(small)
+
+    assert found["funnel"]["people"] == 7
+    assert found["spread"]["cycle"]["p90_s"] == 196.8 * 3600, "ann came earlier"
 
 
 def test_of_too_many_claims_a_fair_sample_of_people_is_read(
@@ -373,7 +386,7 @@ def test_nobody_yet() -> None:
 
 # --- the pages ------------------------------------------------------------------------------------
 
-PAGES = "/admin/referrals/sharelink/growth/"
+PAGES = "/admin/referrals/growthsnapshot/"
 
 
 def shown(client: Any, address: str) -> str:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import io
 import json
 import time
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
+import numpy as np
 import pytest
 from django.contrib.postgres.aggregates import ArrayAgg
 from django.core.management import CommandError, call_command
 from django.db.models import F, Max, Min, OuterRef, Subquery
 from django.db.models.functions import Now
 
-from campaign.models import CampaignGrowth
+from campaign.models import Campaign, CampaignGrowth
 from engine.lib.ids import participant_digest
 from packets.models import Claim, Participant
-from referrals.growing.world import KINDS, NOBODY, Preset, make_world
+from referrals.analytics.report import database_now, report
+from referrals.growing.metrics import cycle_times, forest_of, summary_of
+from referrals.growing.world import KINDS, NOBODY, Preset, World, make_world
 from referrals.models import (
     Identity,
     Qualification,
@@ -74,6 +79,7 @@ def test_the_forest_in_postgres_is_the_made_up_one_walked_or_copied(tmp_path: Pa
     assert {each["kind"] for each in truth} == {"star", "ring"}
     with pytest.raises(CommandError, match="already"):
         grow(campaign=slug)
+    counted_as_made_up(growth.campaign, world)
 
     by_copy = grow(
         campaign=copied.campaign.slug,
@@ -87,6 +93,8 @@ def test_the_forest_in_postgres_is_the_made_up_one_walked_or_copied(tmp_path: Pa
     assert [by_copy["outcomes"][name] for name in claims] == [
         said["outcomes"][name] for name in claims
     ]
+    counted_as_made_up(copied.campaign, world)
+    seen_as_made_up(copied.campaign, world)
 
 
 @pytest.mark.parametrize(
@@ -155,6 +163,57 @@ def compare(walked: CampaignGrowth, copied: CampaignGrowth) -> None:
     assert not edges.exclude(bound_at__gt=Subquery(click.values("at"))).exists()
     assert ServerEvent.objects.filter(campaign=copied.campaign, kind="active").exists()
     call_command("audit_money", stdout=io.StringIO())
+
+
+def counted_as_made_up(campaign: Campaign, world: World) -> None:
+    """The growth figures, read from the rows, are those of the world itself."""
+    found, truth = report(campaign, database_now()), summary_of(forest_of(world.inviter))
+    spread, funnel = found["spread"], found["funnel"]
+    for name in ("invited", "largest", "deepest", "broadest"):
+        assert spread[name] == getattr(truth, name)
+    assert (spread["trees"], spread["virality"]) == (truth.cascades, round(truth.virality, 4))
+    assert funnel["people"] == world.size, "who came alone is reported by the app"
+    assert sum(row["joined"] for row in funnel["channels"]) == truth.invited
+    visits = Visit.objects.filter(campaign=campaign).count()
+    assert sum(row["visits"] for row in funnel["channels"]) == visits
+    friends = np.bincount(world.inviter[world.inviter != NOBODY], minlength=world.size)
+    brought = np.count_nonzero((world.inviter != NOBODY) & (friends > 0))
+    assert sum(row["brought"] for row in funnel["channels"]) == brought
+    claims = Claim.objects.filter(packet__campaigns=campaign)
+    assert found["cost"]["spent_fen"] == sum(claims.values_list("amount_fen", flat=True))
+
+
+def seen_as_made_up(campaign: Campaign, world: World) -> None:
+    """Of a copied world also what depends on its times: who came back when, cycles, K."""
+    until = database_now()
+    found, zone = report(campaign, until), ZoneInfo(campaign.timezone)
+    joined = dict(
+        ServerEvent.objects.filter(campaign=campaign, kind="joined").values_list("key", "at")
+    )
+    days = [
+        joined[f"grown-{SEED}:joined:{row}"].astimezone(zone).date() for row in range(world.size)
+    ]
+    today = until.astimezone(zone).date()
+    for name, side in (("invited", world.inviter != NOBODY), ("cold", world.inviter == NOBODY)):
+        for place, one in enumerate(found["retention"][name]):
+            after = dt.timedelta(days=one["day"])
+            over = np.array([day + after < today for day in days]) & side
+            expected = (int(over.sum()), int((over & world.active[:, place]).sum()))
+            assert (one["people"], one["seen"]) == expected, (name, one["day"])
+    median, late = cycle_times(world.inviter, world.joined_s) or (0.0, 0.0)
+    cycle = found["spread"]["cycle"]
+    assert (cycle["median_s"], cycle["p90_s"]) == pytest.approx((median, late), abs=0.01)
+    cohorts = found["spread"]["cohorts"]
+    assert sum(cohort["people"] for cohort in cohorts) == world.size
+    for place, window_s in enumerate(found["spread"]["windows_s"]):
+        friends = np.flatnonzero(world.inviter != NOBODY)
+        took_s = world.joined_s[friends] - world.joined_s[world.inviter[friends]]
+        in_time = np.count_nonzero(took_s <= window_s)
+        assert sum(cohort["friends"][place] for cohort in cohorts) == in_time
+        closed = [cohort for cohort in cohorts if cohort["closed"][place]]
+        people = sum(cohort["people"] for cohort in closed)
+        expected_k = sum(cohort["friends"][place] for cohort in closed) / people
+        assert found["spread"]["k"][place] == round(expected_k, 4)
 
 
 @pytest.mark.nightly
