@@ -284,8 +284,11 @@ def _cascades(parts: dict[str, Any]) -> dict[str, Any]:
                 _("Friends of friends and further"),
                 NONE if spread["beyond_first"] is None else percent(spread["beyond_first"], 1),
             ),
-            _tile(_("Cycle time, median"), duration(spread["cycle"]["median_s"])),
-            _tile(_("Cycle time, nine of ten"), duration(spread["cycle"]["p90_s"])),
+            _tile(
+                _("Cycle time"),
+                duration(spread["cycle"]["median_s"]),
+                _("nine of ten within %(time)s") % {"time": duration(spread["cycle"]["p90_s"])},
+            ),
         ],
     }
 

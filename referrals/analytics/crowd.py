@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from django.db.models import Sum
+from django.db.models import Exists, OuterRef, Sum
 
 from campaign.models import Campaign, CampaignGrowth, Channel
-from packets.models import Lane
+from packets.models import Claim, Lane, Packet
 from referrals.analytics import reading
 from referrals.analytics.reading import Table
 from referrals.events.receiving import MAX_AGE
@@ -121,11 +121,15 @@ class Crowd:
 
 
 def rewards_of(campaign: Campaign) -> set[uuid.UUID]:
-    """The packets that rewards are paid from."""
+    """The packets that rewards are paid from, those of earlier days too. Such a packet pays nothing
+    else, so the first claim of a lane says what all of them are."""
     growth = CampaignGrowth.objects.filter(campaign=campaign).first()
-    if growth is None:
-        return set()
-    return {one for one in (growth.inviter_packet_id, growth.invitee_packet_id) if one}
+    now = (growth.inviter_packet_id, growth.invitee_packet_id) if growth else ()
+    first = Claim.objects.filter(lane__packet=OuterRef("pk"), position=1)
+    paid = Packet.objects.filter(campaign_link__campaign=campaign, needs_ticket=True).filter(
+        Exists(first.filter(reward__isnull=False))
+    )
+    return {one for one in (*now, *paid.values_list("pk", flat=True)) if one}
 
 
 def crowd_of(campaign: Campaign, until: dt.datetime) -> Crowd:

@@ -319,6 +319,16 @@ def test_whoever_an_app_reports_as_joined_is_a_person(small: Small) -> None:
     assert found["spread"]["cycle"]["p90_s"] == 196.8 * 3600, "ann came earlier"
 
 
+def test_a_packet_that_paid_rewards_once_still_counts_as_rewards(small: Small) -> None:
+    Packet.objects.filter(campaigns=small.campaign).update(needs_ticket=True)
+    CampaignGrowth.objects.update(inviter_packet=None)
+
+    found = counted(small)
+
+    assert found["cost"]["rewards_fen"] == 100
+    assert found["retention"]["cold_all"] == 2
+
+
 def test_of_too_many_claims_a_fair_sample_of_people_is_read(
     small: Small, monkeypatch: pytest.MonkeyPatch
 ) -> None:
