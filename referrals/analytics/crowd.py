@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,15 +40,15 @@ NOBODY = -1
 CHANNELS = tuple(Channel.values)
 
 _LINKS = """
-    SELECT participant AS who, id, extract(epoch FROM created_at)::float8,
+    SELECT participant AS who, id, extract(epoch FROM created_at),
            COALESCE(array_position(%(channels)s::text[], channel::text), 0)
       FROM referrals_sharelink
-     WHERE campaign_id = %(campaign)s AND channel = %(channel)s AND participant > %(after)s
-       AND created_at < %(until)s
-     ORDER BY participant LIMIT %(rows)s
+     WHERE campaign_id = %(campaign)s AND created_at < %(until)s
+       AND (participant, channel) > (%(after)s::bytea, %(after_channel)s::text)
+     ORDER BY participant, channel LIMIT %(rows)s
 """
 _EDGES = """
-    SELECT edge.invitee, edge.inviter, extract(epoch FROM edge.bound_at)::float8, edge.link_id,
+    SELECT edge.invitee, edge.inviter, extract(epoch FROM edge.bound_at), edge.link_id,
            COALESCE(earned.qualified_by <> '', false)
       FROM referrals_referral AS edge
       LEFT JOIN referrals_qualification AS earned ON earned.referral_id = edge.id
@@ -57,7 +57,7 @@ _EDGES = """
      ORDER BY edge.invitee LIMIT %(rows)s
 """
 _CLAIMS = """
-    SELECT participant, extract(epoch FROM committed_at)::float8, amount_fen
+    SELECT participant, extract(epoch FROM committed_at), amount_fen
       FROM packets_claim
      WHERE lane_id = %(lane)s AND position > %(after)s AND position <= %(to)s
        AND committed_at < %(until)s AND substr(participant, 1, 1) < %(below)s
@@ -68,7 +68,7 @@ _BOUNDARY = """
      ORDER BY at OFFSET %(rows)s LIMIT 1
 """
 _REPORTED = """
-    SELECT participant, extract(epoch FROM at)::float8
+    SELECT participant, extract(epoch FROM at)
       FROM referrals_serverevent
      WHERE kind = 'joined' AND at >= %(start)s AND at < %(end)s AND campaign_id = %(campaign)s
 """
@@ -134,21 +134,7 @@ def rewards_of(campaign: Campaign) -> set[uuid.UUID]:
 
 def crowd_of(campaign: Campaign, until: dt.datetime) -> Crowd:
     names: dict[str, Any] = {"campaign": campaign.pk, "until": until, "channels": list(CHANNELS)}
-    links = _together(
-        part
-        for channel in CHANNELS
-        for part in reading.by_key(
-            _LINKS,
-            {**names, "channel": channel},
-            {
-                "who": reading.DIGEST,
-                "id": reading.WHOLE,
-                "at": reading.FLOAT,
-                "channel": reading.SMALL,
-            },
-            "who",
-        )
-    )
+    links = _together(_links(names))
     edges = _together(
         reading.by_key(
             _EDGES,
@@ -175,6 +161,24 @@ def crowd_of(campaign: Campaign, until: dt.datetime) -> Crowd:
     )
     suspects = _suspects(campaign, names)
     return _crowd(links, edges, claims, reported, suspects, one_in)
+
+
+def _links(names: dict[str, Any]) -> Iterator[Table]:
+    """Ranges in the order of (participant, channel): a person has a link for each channel."""
+    columns = {
+        "who": reading.DIGEST,
+        "id": reading.WHOLE,
+        "at": reading.FLOAT,
+        "channel": reading.SMALL,
+    }
+    after = {"after": b"", "after_channel": ""}
+    while True:
+        found = reading.table(_LINKS, {**names, **after, "rows": reading.ROWS_A_RANGE}, columns)
+        yield found
+        if found.size < reading.ROWS_A_RANGE:
+            return
+        last = found[-1]
+        after = {"after": last["who"].tobytes(), "after_channel": CHANNELS[last["channel"] - 1]}
 
 
 def _together(parts: Iterable[Table]) -> Table | None:

@@ -153,7 +153,7 @@ _GROUP_PACKETS = """
     LIMIT %(most)s
 """
 _GROUP_CLAIMS = """
-    SELECT participant, extract(epoch FROM min(committed_at))::float8
+    SELECT participant, extract(epoch FROM min(committed_at))
       FROM packets_claim
      WHERE lane_id IN (SELECT id FROM packets_lane WHERE packet_id = %(packet)s)
        AND committed_at < %(until)s

@@ -290,12 +290,15 @@ def test_what_each_who_came_and_each_who_stays_has_cost(small: Small) -> None:
     assert (found["acquired"], found["per_acquired_fen"], found["suspects"]) == (4, 125, 1)
 
 
-def test_ranges_of_two_rows_give_the_same_figures(
-    small: Small, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("rows", [1, 2])
+def test_small_ranges_give_the_same_figures(
+    small: Small, monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
+    for channel in (Channel.MOMENTS, Channel.SMS):
+        small.link("ann", channel, small.noon(-9))
     whole = counted(small)
 
-    monkeypatch.setattr(reading, "ROWS_A_RANGE", 2)
+    monkeypatch.setattr(reading, "ROWS_A_RANGE", rows)
 
     assert counted(small) == whole
 
