@@ -9,7 +9,6 @@ from typing import Any
 from django import forms
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
-from django.db.models import Count
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
@@ -24,9 +23,9 @@ from engine.lib.errors import ServiceError
 from engine.staff.confirm import REASON_MAX_CHARS, DressedForm
 from engine.staff.pages import page, user_of
 from referrals.linking.complaints import JUDGED_VISITS, mood_of, rate_of
+from referrals.linking.selectors import way_counts
 from referrals.linking.spread import Spread, read
 from referrals.linking.switching import channel_switch
-from referrals.models import Referral, Visit
 
 Act = people.Act
 CAMPAIGNS_SHOWN = 100  # the newest
@@ -123,32 +122,22 @@ def _way(text: str) -> tuple[str, str, bool] | None:
 
 
 def _rows(campaign: Campaign, spread: Spread | None) -> list[dict[str, Any]]:
-    """Visits by channel and vehicle, and friends who joined by channel."""
-    visits = {
-        (row["link__channel"], row["vehicle"]): row["n"]
-        for row in Visit.objects.filter(campaign=campaign)
-        .order_by()
-        .values("link__channel", "vehicle")
-        .annotate(n=Count("pk"))
-    }
-    joins = dict(
-        Referral.objects.filter(campaign=campaign)
-        .order_by()
-        .values_list("link__channel")
-        .annotate(n=Count("pk"))
-    )
-    most = max([1, *visits.values()])
+    """Visits and friends who joined, by channel and vehicle."""
+    ways = way_counts(campaign.pk)
+    most = max([1, *ways.visits.values()])
     return [
         {
             "label": label,
-            "joins": joins.get(channel, 0),
+            "by_claim": ways.joins[channel, ""],
+            "joins": sum(n for (of, _vehicle), n in ways.joins.items() if of == channel),
             "cells": [
                 {
                     "on": spread is None or spread.is_on(channel, vehicle),
                     "approved": spread is None or (channel, vehicle) in spread.approved,
                     "way": f"{channel}:{vehicle}",
-                    "visits": visits.get((channel, vehicle), 0),
-                    "share": round(100 * visits.get((channel, vehicle), 0) / most),
+                    "visits": ways.visits[channel, vehicle],
+                    "joins": ways.joins[channel, vehicle],
+                    "share": round(100 * ways.visits[channel, vehicle] / most),
                 }
                 for vehicle in Vehicle.values
             ],

@@ -13,18 +13,21 @@ from engine.lib.schema import Body
 from packets.api.schemas import NO_NUL, SHARE_CODE_MAX_CHARS, ClaimStatus, Currency, Fen, Id, Time
 from packets.api.shapes import claim_status
 from referrals.forest import selectors
+from referrals.forest.attribution import MAX_EARLIER_CLICKS
 from referrals.forest.binding import BindResult
 
 CLICK_TOKEN_MAX_CHARS = 128  # a token of ours is 81 at most
+ClickToken = Annotated[str, Meta(max_length=CLICK_TOKEN_MAX_CHARS, pattern=NO_NUL)]
 
 
 class ReferralBody(Body):
-    """What led you here: exactly one of the two. `click_token`: as the share page handed it out."""
+    """What led you here: a code or a click token, not both. `click_token`: as the share page handed
+    it out. `earlier_clicks`: tokens of links that were opened before, which the app has kept; the
+    campaign says whether the first or the last who invited counts."""
 
     code: Annotated[str, Meta(max_length=SHARE_CODE_MAX_CHARS, pattern=NO_NUL)] | UnsetType = UNSET
-    click_token: (
-        Annotated[str, Meta(max_length=CLICK_TOKEN_MAX_CHARS, pattern=NO_NUL)] | UnsetType
-    ) = UNSET
+    click_token: ClickToken | UnsetType = UNSET
+    earlier_clicks: Annotated[list[ClickToken], Meta(max_length=MAX_EARLIER_CLICKS)] = []
 
 
 class ReferralAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -28,7 +28,10 @@ class CampaignReferral(ParticipantView):
         operation_id="campaigns_referral_create",
         summary="Say who invited you",
         description=(
-            "Send the click token of the share page, or the code that you typed. A person is bound "
+            "Send the click token of the share page, or the code that you typed, and with it the "
+            "tokens of links that were opened earlier. Where several have led you here (codes of "
+            "your claims among them), the first or the last counts, as the campaign has it: a link "
+            "from when it was opened, a code from when it was typed or claimed with. You are bound "
             "once in a campaign, for ever: asking again, also with something else, says "
             "`already_bound`. `not_new`: the campaign is for people who have won nothing yet (or "
             "whom your token calls `new`). `expired`: the click is older than the campaign's "
@@ -54,6 +57,7 @@ class CampaignReferral(ParticipantView):
         lead = Lead(
             code=None if body.code is UNSET else body.code,
             click_token=None if body.click_token is UNSET else body.click_token,
+            earlier_clicks=tuple(body.earlier_clicks),
         )
         try:
             result = friend_join(campaign=campaign, friend=caller, lead=lead)

@@ -24,10 +24,11 @@ from django.db import connection, transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
-from campaign.models import Campaign, CampaignGrowth
+from campaign.models import Campaign, CampaignGrowth, Vehicle
 from packets.models import Claim
 from referrals.forest.bans import is_banned
 from referrals.linking import clicks, codes
+from referrals.linking.spread import spread_of
 from referrals.models import Referral, ShareLink, Visit
 
 # Tries until the top of the inviter's tree stands still; each fails only because somebody bound it.
@@ -52,11 +53,12 @@ class BindResult(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Touch:
-    """What led the friend here: a link, and the click where there was one."""
+    """What led the friend here: a link, the click where there was one, and how long ago."""
 
     link: ShareLink
     source: Referral.Source
     click_id: uuid.UUID | None = None
+    age: dt.timedelta = dt.timedelta(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +78,11 @@ class TooManyJumps(Exception):
 
 
 def touch_of_code(growth: CampaignGrowth, typed: str) -> Touch | BindResult:
+    """Typed just now. Where the channel's texts are switched off the code is as good as unknown."""
     code = codes.canonical(typed)
     link = _link(growth, code=code) if code else None
-    if link is None:
+    spread = spread_of(growth.campaign_id) if link else None
+    if link is None or spread is None or not spread.is_on(link.channel, Vehicle.TEXT):
         return BindResult.UNKNOWN_CODE
     return Touch(link, Referral.Source.CODE)
 
@@ -99,7 +103,7 @@ def touch_of_click(growth: CampaignGrowth, token: str) -> Touch | BindResult:
     age: dt.timedelta = visit.age
     if age.total_seconds() > growth.window_s:
         return BindResult.EXPIRED
-    return Touch(visit.link, Referral.Source.CLICK, visit.click_id)
+    return Touch(visit.link, Referral.Source.CLICK, visit.click_id, age)
 
 
 def _link(growth: CampaignGrowth, code: str) -> ShareLink | None:

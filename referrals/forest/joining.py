@@ -1,7 +1,4 @@
-"""A friend joins: what led them here is found out, and they are bound by the campaign's mode.
-
-Only touches that can be told for certain count: a click token, or a code that they typed.
-"""
+"""A friend joins: what led them here is found out, and they are bound by the campaign's mode."""
 
 from __future__ import annotations
 
@@ -9,6 +6,7 @@ from dataclasses import dataclass
 
 from campaign.models import Campaign, CampaignGrowth
 from engine.lib.auth import Caller
+from referrals.forest.attribution import had_won, inviting, kept_clicks, waiting_codes
 from referrals.forest.binding import (
     BindResult,
     Touch,
@@ -21,10 +19,11 @@ from referrals.names import name_remember
 
 @dataclass(frozen=True, slots=True)
 class Lead:
-    """What the friend hands over: one of the two."""
+    """What the friend hands over: one of the two, and tokens that their app kept from before."""
 
     code: str | None = None
     click_token: str | None = None
+    earlier_clicks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.code is None) == (self.click_token is None):
@@ -36,15 +35,24 @@ def friend_join(*, campaign: Campaign, friend: Caller, lead: Lead) -> BindResult
     growth = CampaignGrowth.objects.select_related("campaign").filter(campaign=campaign).first()
     if growth is None:
         return BindResult.UNKNOWN_CODE
-    touch = _touch(growth, lead)
+    person, handed = friend.participant, _touch(growth, lead)
+    waiting = waiting_codes(growth, person)
+    touches = [*kept_clicks(growth, lead.earlier_clicks), *waiting.touches]
+    if isinstance(handed, Touch):
+        touches.insert(0, handed)
+    # Where nothing leads here, what was handed over says why not.
+    touch = inviting(growth, person, friend.client_app_id, touches) or handed
     if isinstance(touch, BindResult):
         return touch
+    is_new = friend.is_new
+    if is_new is None and growth.new_only:
+        is_new = not had_won(person, waiting.since)
     result = referral_bind(
         growth=growth,
-        invitee=friend.participant,
+        invitee=person,
         client_app_id=friend.client_app_id,
         touch=touch,
-        is_new=friend.is_new,
+        is_new=is_new,
     )
     if result is BindResult.BOUND:
         name_remember(friend)

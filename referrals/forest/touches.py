@@ -4,7 +4,8 @@ The claim path only writes the code down (packets' ShareTouch); this sweep reads
 drops the row. Killed in between, the row is due again when its lease is over, and the bind answers
 `already_bound`. A code whose claim was never won is dropped after a while.
 
-A claim's campaign is that of the link. What was won before the claim makes its person an old one.
+A claim's campaign is that of the link. Of several codes that wait for one person the campaign's
+mode picks one. What was won before the first of those claims makes its person an old one.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from django.db import connection
 
 from campaign.models import CampaignGrowth
 from packets.models import Claim, ShareTouch
-from referrals.forest.binding import BindResult, ForestBusy, Touch, referral_bind
+from referrals.forest.attribution import had_won, inviting, waiting_codes
+from referrals.forest.binding import BindResult, ForestBusy, referral_bind
 from referrals.linking import codes
-from referrals.models import Referral, ShareLink
+from referrals.models import ShareLink
 
 # Rows of one lease; binding takes a few milliseconds each.
 BATCH = 200
@@ -90,11 +92,14 @@ def _bind(due: Due, claim: Claim) -> BindResult:
     if known is None:
         return BindResult.EXPIRED
     person = bytes(claim.participant)
-    before = Claim.objects.filter(participant=person, committed_at__lt=claim.committed_at)
+    waiting = waiting_codes(known, person)
+    touch = inviting(known, person, due.client_app_id, waiting.touches)
+    if touch is None:
+        return BindResult.UNKNOWN_CODE
     return referral_bind(
         growth=known,
         invitee=person,
         client_app_id=due.client_app_id,
-        touch=Touch(link, Referral.Source.CLAIM),
-        is_new=not before.exists(),
+        touch=touch,
+        is_new=not had_won(person, waiting.since),
     )

@@ -75,8 +75,26 @@ def test_the_token_says_who_is_new(visit: Visit_, app: ClientApp) -> None:
     assert join(visit("young", new=True), growth, code=code).json == {"result": "bound"}
 
 
-@pytest.mark.parametrize("lead", [{}, {"code": "A", "click_token": "b"}])
-def test_one_lead_not_two(visit: Visit_, growth: CampaignGrowth, lead: dict[str, str]) -> None:
+def test_links_opened_earlier_are_named_too(visit: Visit_, growth: CampaignGrowth) -> None:
+    CampaignGrowth.objects.filter(pk=growth.pk).update(attribution="first")
+    earlier, code = click_of(growth, "ann"), link_of(growth, "cem").code
+
+    bound = join(visit("bob"), growth, code=code, earlier_clicks=[earlier])
+
+    assert bound.json == {"result": "bound"}
+    assert Referral.objects.get().link == link_of(growth, "ann")
+
+
+@pytest.mark.parametrize(
+    "lead",
+    [
+        {},
+        {"code": "A", "click_token": "b"},
+        {"earlier_clicks": ["b"]},
+        {"code": "A", "earlier_clicks": ["b"] * 21},
+    ],
+)
+def test_one_lead_not_two(visit: Visit_, growth: CampaignGrowth, lead: dict[str, object]) -> None:
     answer = join(visit("bob"), growth, **lead)
 
     assert answer.status == 422

@@ -6,33 +6,44 @@ import os
 import subprocess
 import sys
 import time
+import uuid
 from typing import Any
 
 import pytest
 
-from campaign.models import CampaignChannel
+from campaign.models import CampaignChannel, Vehicle
 from engine.models import AuditEvent
 from engine.run.paths import CHECKOUT
-from referrals.linking import spread
+from referrals.forest.joining import Lead, friend_join
+from referrals.forest.touches import touches_bind_due
+from referrals.linking import clicks, complaints, spread
+from referrals.linking.selectors import way_counts
+from referrals.models import Visit
+from tests import world
 from tests.admin import desk
-from tests.referrals.stage import link_of, sharing
+from tests.campaign import stage as campaigns
+from tests.referrals.stage import app_of, bind, link_of, sharing
+from tests.referrals.test_sharing import complain, look, open_to
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 EVERYWHERE_S = 5.0
 PROCESSES = 2
-# Looks at the way through the process's own memory, as the doors do, and says what it sees.
+# Looks at the way and at the complaints through the process's own memory, as the doors do, and says
+# what it sees.
 WATCH = """
 import sys, time, uuid, django
 django.setup()
+from referrals.linking.complaints import mood_now
 from referrals.linking.spread import spread_of
 campaign, seen, end = uuid.UUID(sys.argv[1]), None, time.monotonic() + 60
 while time.monotonic() < end:
-    now = spread_of(campaign).is_on("wechat", "link")
-    if now is not seen:
+    spread = spread_of(campaign)
+    now = ("on" if spread.is_on("wechat", "link") else "off") + " " + mood_now(spread.growth)
+    if now != seen:
         seen = now
-        print("on" if now else "off", flush=True)
-    if seen is False:
+        print(now, flush=True)
+    if seen.startswith("off"):
         break
     time.sleep(0.05)
 """
@@ -42,6 +53,7 @@ while time.monotonic() < end:
 def _no_second_factor(settings: Any) -> None:
     settings.REQUIRE_SECOND_FACTOR = False
     spread.forget()
+    complaints.forget()
 
 
 def switch(growth: Any, way: str, reason: str = "the platform blocks it") -> Any:
@@ -96,8 +108,11 @@ def test_the_pages_of_channels_links_and_complaints_are_shown(language: str) -> 
     assert client.get(f"{at}{link.pk}/change/").status_code == 200
 
 
-def test_every_process_heeds_a_switch_within_five_seconds() -> None:
-    growth = sharing()
+def test_every_process_heeds_a_switch_and_complaints_within_five_seconds() -> None:
+    growth, link = open_to(complaint_min_visits=10, complaint_per_mille=50)
+    operator = campaigns.member("operations", "olga")
+    for number in range(10):
+        look(link, REMOTE_ADDR=f"10.0.{number}.1")
     watchers = [
         subprocess.Popen(
             [sys.executable, "-c", WATCH, str(growth.campaign_id)],
@@ -108,15 +123,65 @@ def test_every_process_heeds_a_switch_within_five_seconds() -> None:
         )
         for _ in range(PROCESSES)
     ]
-    try:
-        for watcher in watchers:
-            assert watcher.stdout is not None and watcher.stdout.readline() == "on\n"
-        assert switch(growth, "wechat:link:off").status_code == 302
+
+    def all_see(what: str) -> float:
         since = time.monotonic()
         for watcher in watchers:
-            assert watcher.stdout is not None and watcher.stdout.readline() == "off\n"
-        assert time.monotonic() - since < EVERYWHERE_S
+            assert watcher.stdout is not None and watcher.stdout.readline() == f"{what}\n"
+        return time.monotonic() - since
+
+    try:
+        all_see("on open")
+        complain(link, REMOTE_ADDR="10.0.1.1")  # one in ten; nobody of the staff does anything
+        assert all_see("on slowed") < EVERYWHERE_S
+        assert growth.campaign.notices.get(user=operator).details == {"mood": "slowed"}
+        assert switch(growth, "wechat:link:off").status_code == 302
+        assert all_see("off slowed") < EVERYWHERE_S
     finally:
         for watcher in watchers:
             watcher.kill()
             watcher.wait()
+
+
+def test_the_matrix_says_what_came_by_each_way_by_now() -> None:
+    growth = sharing()
+    app = app_of(growth.campaign)
+    link = link_of(growth, "ann")
+    for vehicle, friend in (("qr", "bob"), ("qr", ""), ("poster", "")):
+        visit = Visit.objects.create(
+            link=link, campaign=growth.campaign, vehicle=vehicle, click_id=uuid.uuid4()
+        )
+        if friend:
+            lead = Lead(click_token=clicks.sign(clicks.Click(visit.click_id, 1)))
+            friend_join(campaign=growth.campaign, friend=world.person(friend, app), lead=lead)
+    bind(growth, "cem", "ann")
+    packet = campaigns.first_packet(growth.campaign)
+    world.claim(packet, world.person("dan", app), share_code=link.code)
+    touches_bind_due()
+
+    ways = way_counts(growth.campaign_id)
+    assert ways.visits == {("wechat", "qr"): 2, ("wechat", "poster"): 1}
+    assert ways.joins == {("wechat", "qr"): 1, ("wechat", "text"): 1, ("wechat", ""): 1}
+    client = desk.at_desk("risk")
+    matrix = client.get(f"/admin/referrals/sharelink/channels/{growth.campaign_id}/")
+    said = matrix.content.decode()
+    for shown in ("2 → 1", "1 → 0", "0 → 1"):
+        assert said.count(f">{shown}<") == 1
+
+
+def test_unknown_revoked_and_switched_off_look_alike() -> None:
+    growth, link = open_to()
+    unknown = look("ZZZZZZZZZZ")
+    link.revoked_at = link.created_at
+    link.save()
+    revoked = look(link)
+    link.revoked_at = None
+    link.save()
+    for vehicle in Vehicle.values:
+        assert switch(growth, f"wechat:{vehicle}:off").status_code == 302
+    spread.forget()
+    off = look(link)
+
+    assert {one.status_code for one in (unknown, revoked, off)} == {404}
+    assert unknown.content == revoked.content == off.content
+    assert not Visit.objects.exists()
