@@ -10,9 +10,12 @@ class ReferralsConfig(AppConfig):
 
     def ready(self) -> None:
         from packets import sightings
+        from packets.claiming import inviters
         from packets.invariants import questions_register
         from referrals.invariants import QUESTIONS
+        from referrals.linking.links import owner_of
         from referrals.risk import noting
 
         sightings.listen(noting.sightings_keep)
         questions_register(QUESTIONS)
+        inviters.answer_with(owner_of)

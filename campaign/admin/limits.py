@@ -52,7 +52,9 @@ class LimitForm(forms.ModelForm):
         fields = ["subject", "measure", "method", "timezone", "when_away", "is_active", "note"]
         help_texts = {
             "subject": _(
-                "A claim that names no device, chat group or share link meets no limit about one."
+                "A claim that names no device, chat group or share link meets no limit about one. "
+                "A share link is counted as its code stands in the claim, an inviter by whose link "
+                "it is. For rewards a day, count one person in the packet that pays them."
             ),
             "measure": _(
                 "What a claim is worth is known only once it is won: a limit over money refuses "

@@ -24,9 +24,10 @@ from django.db import close_old_connections
 
 from engine.lib.clock import to_ms
 from packets import demand, stock
-from packets.claiming import circuit, flow, winners
+from packets.claiming import circuit, flow, inviters, winners
 from packets.claiming.cluster_pipe import ClusterPipe
 from packets.claiming.effects import (
+    AskInviter,
     AskPostgres,
     AskTargeted,
     ChargeAmount,
@@ -235,6 +236,11 @@ class EdgeDriver:
                 return await self._try_password(effect)
             case Peek():
                 return await self._peek(effect)
+            case AskInviter():
+                inviter = inviters.known(effect.code)
+                if inviter is None:
+                    inviter = await self.slow_once(effect, SyncDriver().perform, effect)
+                return inviter
             case CheckLimits():
                 return await self._check_limits(effect)
             case GiveBack() | ChargeAmount():

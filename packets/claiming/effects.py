@@ -171,6 +171,12 @@ class Peek(msgspec.Struct, frozen=True, gc=False):
     slot: Slot
 
 
+class AskInviter(msgspec.Struct, frozen=True, gc=False):
+    """Whose share link is this code? Reply: bytes, a participant; empty where it is nobody's."""
+
+    code: str
+
+
 class CheckLimits(msgspec.Struct, frozen=True, gc=False):
     """Count a claim with every rule that it meets. Reply: an Asked for each, in order."""
 
@@ -282,6 +288,7 @@ Effect = (
     | MayHaveWon
     | TryPassword
     | Peek
+    | AskInviter
     | CheckLimits
     | GiveBack
     | ChargeAmount

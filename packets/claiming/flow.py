@@ -23,6 +23,7 @@ from engine.lib.auth import Caller
 from packets.claiming import eligibility
 from packets.claiming import ticket as tickets
 from packets.claiming.effects import (
+    AskInviter,
     AskPostgres,
     AskTargeted,
     ChargeAmount,
@@ -58,7 +59,7 @@ from packets.claiming.effects import (
     Unavailable,
     Verdict,
 )
-from packets.claiming.limits import Asked, Charge, Measure, OverLimit, charges_of
+from packets.claiming.limits import Asked, Charge, Measure, OverLimit, asks_for_inviter, charges_of
 
 # Reserve at most so often within one request: the look-up of a winner may cost one more round, and
 # something found wrong (a fence, a lost lane, a stale flag) is tried again twice at most. Then the
@@ -125,6 +126,9 @@ def claim(
         over = Outcome(packet.final)
         return (yield from _refuse(slot, over)) if (yield MayHaveWon(slot)) else over
     if packet.limits:
+        inviter = b""
+        if asks_for_inviter(packet.limits, request.share_code):
+            inviter = yield AskInviter(request.share_code or "")
         charges = charges_of(
             packet.limits,
             caller,
@@ -133,6 +137,7 @@ def claim(
             packet.gate,
             password_key,
             request.share_code,
+            inviter,
         )
         return (yield from _within_limits(slot, caller, request.share_code, charges))
     return (yield from _take(slot, caller, request.share_code))

@@ -36,6 +36,7 @@ class Subject(enum.StrEnum):
     SUBNET = "subnet"
     GROUP = "group"
     LINK = "link"
+    INVITER = "inviter"
     PACKET = "packet"
     CAMPAIGN = "campaign"
 
@@ -167,18 +168,28 @@ def charges_of(
     campaign: int,
     secret: bytes = b"",
     share_code: str | None = None,
+    inviter: bytes = b"",
 ) -> tuple[Charge, ...]:
     """The rules that a claim meets. Who names no device, group or link meets no rule about one.
 
     `address`: the client's, "" where it can't be told (all of those share one bucket). `secret`:
-    what keeps addresses and names unreadable in Redis, the same in all processes.
+    what keeps addresses and names unreadable in Redis, the same in all processes. `inviter`: whose
+    link `share_code` is, as far as `asks_for_inviter` wanted to know.
     """
     charges = []
     for rule in rules:
-        subject = _subject(rule.subject, caller, address, packet_hex, campaign, secret, share_code)
+        subject = (
+            inviter.hex()
+            if rule.subject is Subject.INVITER
+            else _subject(rule.subject, caller, address, packet_hex, campaign, secret, share_code)
+        )
         if subject:
             charges.append(Charge(rule, f"limit:{{{rule.id}:{subject}}}"))
     return tuple(charges)
+
+
+def asks_for_inviter(rules: Sequence[Rule], share_code: str | None) -> bool:
+    return bool(share_code) and any(rule.subject is Subject.INVITER for rule in rules)
 
 
 def _subject(
@@ -208,6 +219,8 @@ def _subject(
             return packet_hex
         case Subject.CAMPAIGN:
             return str(campaign)
+        case Subject.INVITER:
+            raise AssertionError("an inviter is found out before")
 
 
 # As whoever reads codes takes them: however they were typed, it is the same link.

@@ -20,8 +20,9 @@ from engine.lib import crypto, lua
 from engine.lib.auth import Caller
 from engine.lib.redis import stock as stock_client
 from packets import closing, demand, recovery, stock
-from packets.claiming import circuit, committer, flow, winners
+from packets.claiming import circuit, committer, flow, inviters, winners
 from packets.claiming.effects import (
+    AskInviter,
     AskPostgres,
     AskTargeted,
     ChargeAmount,
@@ -183,6 +184,8 @@ class SyncDriver:
                 return self._try_password(effect)
             case Peek():
                 return self._peek(effect)
+            case AskInviter():
+                return inviters.ask(effect.code)
             case CheckLimits():
                 calls = [charge.ask() for charge in effect.charges]
                 return tuple(map(asked, effect.charges, lua.run_all(self.client, calls)))

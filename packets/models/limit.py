@@ -28,6 +28,7 @@ class LimitRule(models.Model):
         SUBNET = "subnet", _("one network (/24, /64)")
         GROUP = "group", _("one chat group")
         LINK = "link", _("one share link")
+        INVITER = "inviter", _("one inviter, over all their links")
         PACKET = "packet", _("everybody of one packet")
         CAMPAIGN = "campaign", _("everybody of one campaign")
 

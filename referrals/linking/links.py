@@ -52,6 +52,13 @@ def address_of(code: str, vehicle: str = Vehicle.LINK) -> str:
     return f"{settings.BASE_URL.rstrip('/')}/s/{code}{named}"
 
 
+def owner_of(typed: str) -> bytes | None:
+    """Whose link this is, however its code was typed; revoked ones too."""
+    code = codes.canonical(typed)
+    link = ShareLink.objects.filter(code=code).only("participant").first() if code else None
+    return bytes(link.participant) if link else None
+
+
 def link_share(*, campaign: Campaign, caller: Caller, channel: str) -> Shared:
     """The caller's link into this channel. ServiceError, SharingBlocked or SharingPaused."""
     spread = spread_of(campaign.pk)

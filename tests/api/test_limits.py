@@ -9,20 +9,22 @@ from typing import Any
 
 import pytest
 
-from campaign.models import Campaign
+from campaign.models import Campaign, CampaignGrowth
 from engine.lib import lua
 from engine.lib.redis import stock as stock_client
 from engine.models import ClientApp
 from packets import services as packet_services
-from packets.claiming import circuit, limits
+from packets.claiming import circuit, inviters, limits
 from packets.claiming.registry import registry
 from packets.limit_rules import Wanted, limit_rule_set
 from packets.models import Claim, LimitRule, Packet
+from referrals.linking.links import owner_of
 from tests import world
 from tests.api.answers import Answer
 from tests.api.doors import DOORS, Door, Visitor, forget_packets
 from tests.campaign import stage
 from tests.guards import without_guard
+from tests.referrals.stage import link_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Visit = Callable[..., Visitor]
@@ -234,3 +236,38 @@ def test_a_day_begins_at_midnight_of_its_time_zone() -> None:
     now = dt.datetime.now(dt.timezone(dt.timedelta(hours=8)))
     midnight = (now + dt.timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
     assert abs(asked.wait_s - (midnight - now).total_seconds()) < 5
+
+
+def test_an_inviter_is_counted_over_all_their_links(visit: Visit, packet: Packet) -> None:
+    growth = CampaignGrowth.objects.create(campaign=packet.campaign_link.campaign)
+    first, second = (link_of(growth, "ann", channel).code for channel in ("wechat", "qq"))
+    other = link_of(growth, "bob").code
+    limit("inviter", 2)
+
+    def by(name: str, **said: str) -> int:
+        return visit(name).post(route(packet), said).status
+
+    assert by("a", share_code=first) == by("b", share_code=f" {second.lower()}") == 200
+    assert by("c", share_code=first) == by("c", share_code=second) == 429
+    assert by("a", share_code=first) == 200, "who has won hears so"
+    assert by("d", share_code=other) == by("c") == by("e", share_code="0000000000") == 200
+    world.wipe_redis()
+    assert by("f", share_code=second) == 200, "counted anew, like every limit"
+
+
+def test_whose_link_it_is_is_asked_once_and_nobodys_again() -> None:
+    asked: list[str] = []
+
+    def owner(code: str) -> bytes | None:
+        asked.append(code)
+        return b"ann" if code == "hers" else None
+
+    inviters.answer_with(owner)
+    try:
+        found = [inviters.ask(code) for code in ("hers", "hers", "nobodys", "nobodys")]
+        assert (inviters.known("hers"), inviters.known("nobodys")) == (b"ann", None)
+    finally:
+        inviters.answer_with(owner_of)
+
+    assert found == [b"ann", b"ann", b"", b""]
+    assert asked == ["hers", "nobodys", "nobodys"]

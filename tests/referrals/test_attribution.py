@@ -22,7 +22,8 @@ from tests import world
 from tests.campaign import stage as campaigns
 from tests.referrals.stage import app_of, link_of, sharing
 
-database = pytest.mark.django_db(transaction=True)
+database = pytest.mark.django_db
+committed = pytest.mark.django_db(transaction=True)  # claims are committed beside the test
 FIRST, LAST = CampaignGrowth.Attribution.FIRST, CampaignGrowth.Attribution.LAST
 DAY_S = 24 * 3600
 BOTH = pytest.mark.parametrize(("mode", "inviter"), [(FIRST, "ann"), (LAST, "bob")])
@@ -109,12 +110,18 @@ def test_links_opened_earlier_compete_with_a_typed_code(mode: str, inviter: str)
 
 
 @database
-@pytest.mark.parametrize(("ago_s", "inviter"), [(3_300, "ann"), (3_630, "bob")])
-def test_a_click_counts_for_the_window_by_postgres_clock(ago_s: int, inviter: str) -> None:
+def test_a_click_counts_for_the_window_by_postgres_clock() -> None:
     growth = sharing(attribution=FIRST, window_s=3_600)
+    code = link_of(growth, "bob").code
 
-    assert join(growth, "bob", opened(growth, "ann", ago_s)) is BindResult.BOUND
-    assert inviter_of_cem(growth) == inviter
+    def invited(name: str, ago_s: float) -> str:
+        lead = Lead(code=code, earlier_clicks=(opened(growth, "ann", ago_s),))
+        friend = world.person(name, app_of(growth.campaign))
+        assert friend_join(campaign=growth.campaign, friend=friend, lead=lead) is BindResult.BOUND
+        return Referral.objects.get(invitee=friend.participant).link.code
+
+    assert invited("young", 3_300) == link_of(growth, "ann").code
+    assert invited("old", 3_630) == code
 
 
 @database
@@ -131,7 +138,7 @@ def test_what_nobody_handed_over_counts_for_nothing() -> None:
     assert inviter_of_cem(growth) == "bob"
 
 
-@database
+@committed
 @BOTH
 def test_a_claims_code_that_waits_competes_with_a_typed_one(mode: str, inviter: str) -> None:
     growth = sharing(attribution=mode, new_only=True)
@@ -142,7 +149,7 @@ def test_a_claims_code_that_waits_competes_with_a_typed_one(mode: str, inviter: 
     assert inviter_of_cem(growth) == inviter
 
 
-@database
+@committed
 @BOTH
 def test_of_two_codes_that_wait_the_mode_picks_one(mode: str, inviter: str) -> None:
     growth = two_packets(attribution=mode, new_only=True)
@@ -178,7 +185,7 @@ def test_a_code_of_a_channel_whose_texts_are_off_is_unknown_when_typed() -> None
     assert friend_join(campaign=growth.campaign, friend=cem(growth), lead=lead) is BindResult.BOUND
 
 
-@database
+@committed
 @pytest.mark.parametrize(("vehicles", "bound"), [([Vehicle.TEXT], 1), (Vehicle.values, 0)])
 def test_a_claims_code_counts_while_any_way_of_its_channel_is_on(
     vehicles: list[str], bound: int
