@@ -20,7 +20,7 @@ from engine.webhooks.deliveries import finish, take
 from packets import settlement
 from packets.holds.appeals import hold_appeal
 from packets.holds.resolving import hold_forfeit
-from packets.models import Hold, ProviderChange, RiskRule
+from packets.models import Hold, Packet, ProviderChange, RiskRule
 from packets.payouts.manual import payout_mark_ask, payout_query_now
 from packets.tickets import ticket_issue
 from referrals.analytics.snapshots import snapshot_take
@@ -87,6 +87,13 @@ def furnish() -> list[str]:
         count=10,
         actor=stage.ACTOR,
     )
+    services.growth_edit(
+        campaign_id=draft.pk, depth=2, destination="https://a-1.example/5",
+        destination_hosts=["a-1.example"], actor=stage.ACTOR,
+    )  # fmt: skip
+    services.growth_reward_packets_make(
+        campaign_id=draft.pk, inviter_fen=100, invitee_fen=50, friends=10, actor=stage.ACTOR
+    )
     in_review = stage.draft(app, slug="lantern-4", **NAMES)
     stage.add_packet(in_review)
     stage.submit(in_review)
@@ -119,7 +126,15 @@ def furnish() -> list[str]:
     templates = CampaignTemplate.objects.values_list(
         "slug", "name_zh", "name_en", "description_zh", "description_en"
     )
-    typed = [*TYPED, *people, *(text for row in templates for text in row), "芝麻开门", ROOT]
+    packets = Packet.objects.values_list("name", flat=True)
+    typed = [
+        *TYPED,
+        *people,
+        *packets,
+        *(text for row in templates for text in row),
+        "芝麻开门",
+        ROOT,
+    ]
     # Headings begin with a capital.
     typed += [text[0].upper() + text[1:] for text in typed if text]
     return sorted(filter(None, typed), key=len, reverse=True)
