@@ -72,9 +72,7 @@ class TopUpPacketForm(PacketForm):
     """A further packet: without what a request can't carry (a pass phrase, a list)."""
 
     aliases = {**PacketForm.aliases, "budget_fen": "total"}
-    left_out = (
-        "password", "targeted", "target_file", "packet", "group", "new_only", "needs_ticket",
-    )  # fmt: skip
+    left_out = ("password", "targeted", "target_file", "packet", "group", "new_only")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -87,6 +85,8 @@ class TopUpPacketForm(PacketForm):
         return {
             **self.cut,
             "name": self.cleaned_data["name"],
+            # So that rewards that are used up go on: see the growth's page.
+            **({"needs_ticket": True} if self.cleaned_data["needs_ticket"] else {}),
             **{name: at for name, at in times.items() if at is not None},
         }
 

@@ -141,6 +141,30 @@ def test_after_the_launch_it_is_loosened_with_a_reason() -> None:
     assert (event.reason, event.after) == ("a party", {"inviter_cap": 30})
 
 
+def test_rewards_go_on_from_a_packet_that_was_topped_up() -> None:
+    campaign, client = drafted(), desk.at_desk()
+    services.growth_reward_packets_make(
+        campaign_id=campaign.pk, inviter_fen=100, invitee_fen=0, friends=2, actor="x"
+    )
+    stage.launch(campaign)
+    packet = {"strategy": "fixed", "total": "10", "count": "10", "evenness": "2", "name": "more"}
+    asked = client.post(
+        f"{HOME}{campaign.pk}/top-up/",
+        {"extra": "10", "reason": "r", "typed": campaign.slug, "with_packet": "on",
+         **{f"packet-{name}": value for name, value in packet.items()},
+         "packet-needs_ticket": "on"},
+    )  # fmt: skip
+    assert asked.status_code == 302
+    services.top_up_approve(top_up_id=campaign.top_ups.get().pk, by=stage.member("approver", "bob"))
+    made = Packet.objects.get(name="more")
+
+    page = client.get(address(campaign))
+    assert "more: ¥1.00 × 10" in words(page)
+    typed = desk.growth_form(inviter_packet=made.pk, reason="used up")
+    assert client.post(address(campaign), typed).status_code == 302
+    assert growth().inviter_packet == made
+
+
 def test_a_running_campaign_that_does_not_spread_says_so() -> None:
     campaign, client = stage.live(), desk.at_desk()
     page = words(client.get(address(campaign)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from campaign.models import WAYS, Campaign, CampaignGrowth, Disclosure
 from campaign.services.growth import FAVOUR
 from engine.lib import clock
 from engine.lib.errors import ServiceError
+from engine.run.paths import CHECKOUT
 from packets.models import Packet
 from packets.services import packet_close
 from tests.campaign import stage
@@ -312,6 +314,17 @@ def test_every_field_has_its_verdict() -> None:
     """A field that is added is on one side or the other on purpose."""
     tested = {*LOOSER, "is_on", "new_only", *growth_rules.REWARDS}
     assert set(FAVOUR) == tested
+
+
+def test_the_marketers_table_has_a_row_for_every_field_that_may_change() -> None:
+    text = (Path(CHECKOUT) / "docs" / "marketing.md").read_text(encoding="utf-8")
+    for language, begin in (("zh-hans", "## 中文"), ("en", "## English")):
+        part = text.split(begin)[1].split("\n## ")[0]
+        rows = [line.split("|")[1] for line in part.splitlines() if line.startswith("|")]
+        with translation.override(language):
+            for name in FAVOUR:
+                label = str(growth_words.LABELS[name])
+                assert any(label in row for row in rows), (language, label)
 
 
 def test_off_acts_at_once_and_on_again_only_as_it_was_approved() -> None:
