@@ -159,8 +159,7 @@ def sentences(document: dict[str, Any]) -> list[str]:
         found.append(
             _("All rewards together are at most %(most)s.") % {"most": yuan(sum(paying.values()))}
         )
-    found.append(_who_counts(growth))
-    return found
+    return [*found, *_who_counts(growth)]
 
 
 def _reward(
@@ -190,12 +189,13 @@ def _reward(
     }
 
 
-def _who_counts(growth: dict[str, Any]) -> str:
+def _who_counts(growth: dict[str, Any]) -> tuple[str, str]:
     within = {"window": duration(growth["window_s"])}
     said = (
         _("Whoever invited the friend first within %(window)s counts as the inviter.")
         if growth["attribution"] == CampaignGrowth.Attribution.FIRST
         else _("Whoever invited the friend last within %(window)s counts as the inviter.")
     ) % within
-    whom = _("Only new people can be invited.") if growth["new_only"] else _("Anybody can be.")
-    return f"{said} {whom}"
+    return said, (
+        _("Only new people can be invited.") if growth["new_only"] else _("Anybody can be invited.")
+    )

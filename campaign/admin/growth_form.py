@@ -102,7 +102,7 @@ class GrowthForm(DressedForm):
         label=LABELS["destination"],
         max_length=destinations.URL_MAX_CHARS,
         required=False,
-        help_text=gettext_lazy("A https address that opens the app. Empty: no button."),
+        help_text=gettext_lazy("An https address that opens the app. Empty: no button."),
     )
     destination_hosts = forms.CharField(
         label=LABELS["destination_hosts"],
@@ -114,7 +114,7 @@ class GrowthForm(DressedForm):
         label=LABELS["image_url"],
         max_length=destinations.URL_MAX_CHARS,
         required=False,
-        help_text=gettext_lazy("A https address; shown beside the link by apps that preview it."),
+        help_text=gettext_lazy("An https address; shown beside the link by apps that preview it."),
     )
     visits_per_link_hour = _number(
         "visits_per_link_hour", gettext_lazy("Further visitors see the page, and count for nobody.")

@@ -129,7 +129,8 @@ def test_an_edit_takes_an_approved_campaign_back_and_the_next_reader_sees_what_c
         "friend.",
         "An inviter gets a reward at most 5 times.",
         "All rewards together are at most ¥30.00.",
-        "Whoever invited the friend last within 7 days counts as the inviter. Anybody can be.",
+        "Whoever invited the friend last within 7 days counts as the inviter.",
+        "Anybody can be invited.",
     ]
 
 
