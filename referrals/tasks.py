@@ -73,11 +73,12 @@ def bans_sweep() -> None:
     name="referrals.tasks.risk_sweep", soft_time_limit=COUNTING_S, time_limit=COUNTING_HARD_S
 )
 def risk_sweep() -> None:
-    """Find clusters of accounts that seem to be one person's."""
+    """Find clusters of accounts that seem to be one person's, and hold what they have earned."""
     # Here, since only whoever looks for farms loads the library of arrays.
-    from referrals.risk.cases import campaigns_sweep
+    from referrals.risk import cases, holding
 
-    campaigns_sweep()
+    cases.campaigns_sweep()
+    holding.rewards_hold()
 
 
 @shared_task(
