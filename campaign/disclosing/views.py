@@ -21,7 +21,6 @@ from engine.lib.adminkit import moment
 from engine.lib.middleware import staff_language
 
 CACHE_S = 60
-MAX_NUMBER = 2**31 - 1  # of the column
 HEADERS = {
     "Cache-Control": f"public, max-age={CACHE_S}",
     "Content-Security-Policy": (

@@ -338,7 +338,7 @@ class ExactFilter(TextFilter):
     field = ""
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        value = (self.value() or "").strip()
+        value = (self.value() or "").replace("\0", "").strip()
         return queryset.filter(**{self.field: value}) if value else queryset
 
 

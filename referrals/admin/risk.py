@@ -19,7 +19,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from engine.lib.adminkit import actor_of, moment, money, require, stamp, tag
+from engine.lib.adminkit import actor_of, moment, money, number_of, require, stamp, tag
 from engine.lib.money import yuan
 from engine.staff.confirm import ConfirmedAct, Consequence, confirm
 from engine.staff.pages import page
@@ -127,10 +127,8 @@ class RiskCaseAdmin(RowAdmin):
 
 def detail(request: HttpRequest, object_id: str) -> HttpResponse:
     require(request, SEE)
-    if not object_id.isdecimal():
-        raise Http404
     rows = RiskCase.objects.select_related("campaign", "policy")
-    case = get_object_or_404(rows, pk=int(object_id))
+    case = get_object_or_404(rows, pk=number_of(object_id))
     acts = list(case.acts.order_by("-id")[:ACTS_SHOWN])
     under_way = next((one for one in acts if one.done_at is None), None)
     if request.GET.get("as") == "json":

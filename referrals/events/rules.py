@@ -9,6 +9,7 @@ from django.db import transaction
 from django.utils.translation import gettext as _
 
 from campaign.models import Campaign, CampaignGrowth, CampaignPacket
+from campaign.services.common import EDITABLE
 from engine.lib.audit import audit_record
 from engine.lib.errors import ServiceError
 from packets.models import Packet
@@ -61,6 +62,8 @@ def ticket_rule_set(*, wanted: Wanted, actor: str, rule_id: int | None = None) -
 def ticket_rule_check(wanted: Wanted, rule_id: int | None = None) -> None:
     """Raises ServiceError that names the field. `rule_id`: the row that is to be changed."""
     campaign, packet = wanted.campaign, wanted.packet
+    if rule_id is not None:
+        _require_favour(TicketRule.objects.select_related("campaign").get(id=rule_id), wanted)
     if not CampaignPacket.objects.filter(campaign=campaign, packet=packet).exists():
         raise ServiceError("packet", "not_found", _("The campaign has no such packet."))
     if not packet.needs_ticket:
@@ -85,6 +88,22 @@ def ticket_rule_check(wanted: Wanted, rule_id: int | None = None) -> None:
     if wanted.is_active and others.count() >= MAX_RULES:
         raise ServiceError(
             "is_active", "too_many", _("%(most)s rules stand there already."), most=MAX_RULES
+        )
+
+
+def _require_favour(rule: TicketRule, wanted: Wanted) -> None:
+    """After the launch a rule gives more, or is switched off, which is safety; what it gives a
+    ticket for, and of which packet, stays."""
+    if rule.campaign.state in EDITABLE:
+        return
+    kept = ("campaign", "packet", "by", "mission")
+    changed = [name for name in kept if getattr(rule, name) != getattr(wanted, name)]
+    fewer = [name for name in ("a_day", "in_all") if getattr(wanted, name) < getattr(rule, name)]
+    for name in changed + fewer:
+        raise ServiceError(
+            name,
+            "not_in_favour",
+            _("After the launch only changes in favour of those who take part are accepted."),
         )
 
 

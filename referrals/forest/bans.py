@@ -42,12 +42,20 @@ REASON_MAX_CHARS = 200
 MARK = "ban:"  # with its number: the reason of what a ban has revoked or paused
 # Rewards that are looked for at once; the walk through a tree of a million costs a second or two.
 BATCH = 2_000
-# The advisory lock that whoever writes a reward shares, and whoever bans has alone.
+# The advisory lock that whoever writes an edge or a reward shares, and whoever bans has alone.
 GRANTS = "growth:grants"
 # A reward that isn't settled yet can't be held; settlement takes seconds.
 AGAIN_AFTER = dt.timedelta(seconds=5)
 # One that another ban or a case holds is looked at again, in case it is released there.
 HELD_AGAIN_AFTER = dt.timedelta(seconds=60)
+
+
+def bans_wait() -> None:
+    """Called by the transaction that makes an edge, before it looks for bans: a ban comes before
+    it, or sees it."""
+    # guard:binding begin
+    _lock_grants("pg_advisory_xact_lock_shared")
+    # guard:binding end
 
 
 def is_banned(campaign_id: uuid.UUID, *people: bytes) -> bool:

@@ -26,7 +26,7 @@ from django.db.models.functions import Now
 
 from campaign.models import Campaign, CampaignGrowth, Vehicle
 from packets.models import Claim
-from referrals.forest.bans import is_banned
+from referrals.forest.bans import bans_wait, is_banned
 from referrals.linking import clicks, codes
 from referrals.linking.spread import spread_of
 from referrals.models import Referral, ShareLink, Visit
@@ -179,6 +179,7 @@ def _write(
 ) -> BindResult:
     if touch.click_id and Referral.objects.filter(click_id=touch.click_id).exists():
         return BindResult.EXPIRED  # used up by another friend
+    bans_wait()
     if is_banned(campaign.pk, invitee, inviter):
         return BindResult.BLOCKED
     parent = Referral.objects.filter(campaign=campaign, invitee=inviter).first()

@@ -5,21 +5,21 @@ inviting or being invited is held as far as it is still in their wallets, and wa
 holds. Nothing is decided by a timer.
 
 What is kept here: a reward is looked at once, so what a reviewer has released is never held again
-by this, whoever sweeps at the same time.
+by this, whoever sweeps at the same time. What a ban holds waits until that is over.
 """
 
 from __future__ import annotations
 
 from django.db import connection, transaction
 
-from packets.holds.holding import hold_wallet
 from packets.holds.rules import RiskReason
 from referrals.models import Reward, RiskMember, RiskReward
+from referrals.rewarding.freezing import IS_FORFEITED, IS_HELD, HeldAlready, reward_freeze
 
 ACTOR = "system:risk"
 BATCH = 500  # rewards held at once, each in a transaction of some ten milliseconds
 
-_REWARDS = """
+_REWARDS = f"""
 SELECT reward.id, member.id
   FROM referrals_riskmember AS member
   JOIN referrals_riskcase AS found ON found.id = member.case_id
@@ -29,6 +29,7 @@ SELECT reward.id, member.id
   JOIN packets_claimstate AS state ON state.claim_id = reward.claim_id AND state.state = 'settled'
  WHERE member.cleared_at IS NULL AND found.decision IN ('hold', 'deny')
    AND NOT EXISTS (SELECT FROM referrals_riskreward AS seen WHERE seen.reward_id = reward.id)
+   AND NOT {IS_HELD} AND NOT {IS_FORFEITED}
  ORDER BY reward.id
  LIMIT %s
 """
@@ -50,20 +51,19 @@ def _hold(reward_id: int, member_id: int) -> bool:
         if member.cleared_at or RiskReward.objects.filter(reward=reward_id).exists():
             return False
         reward = Reward.objects.select_related("claim__packet").get(pk=reward_id)
-        claim, case = reward.claim, member.case
-        assert claim is not None
-        hold = hold_wallet(
-            participant=bytes(reward.participant),
-            amount_fen=claim.amount_fen,
-            funder_id=claim.packet.funder_id,
-            reasons=[RiskReason.FARM],
-            evidence=[
-                {"reason": RiskReason.FARM.value, "case": case.pk, "score": case.score},
-                *({"seen": reason, **seen} for reason, seen in case.evidence.items()),
-            ],
-            actor=ACTOR,
-            reason=f"risk_case:{case.pk}",
-            currency=claim.packet.currency,
-        )
+        case = member.case
+        try:
+            hold = reward_freeze(
+                reward=reward,
+                reasons=[RiskReason.FARM],
+                evidence=[
+                    {"reason": RiskReason.FARM.value, "case": case.pk, "score": case.score},
+                    *({"seen": reason, **seen} for reason, seen in case.evidence.items()),
+                ],
+                actor=ACTOR,
+                reason=f"risk_case:{case.pk}",
+            )
+        except HeldAlready:
+            return False
         RiskReward.objects.create(member=member, reward=reward, hold=hold)
     return hold is not None

@@ -41,6 +41,22 @@ def told(client: Client, address: str) -> int:
     return client.get(address).status_code
 
 
+def test_lists_of_growth_bear_any_address() -> None:
+    places = {
+        "operations": ("sharelink", "complaint", "reward", "ticketrule"),
+        "risk": ("referral", "ban", "riskcase", "serverevent"),
+    }
+    asked = ("q=%00", "code=%00", "state=%00", "kind=%00", "o=999&p=9999999999", f"q={'9' * 4_000}")
+    for group, names in places.items():
+        client = desk.at_desk(group)
+        for place in names:
+            for name in NOWHERE:
+                assert told(client, f"/admin/referrals/{place}/{name}/change/") in NOTHING, place
+            for text in asked:
+                found = told(client, f"/admin/referrals/{place}/?{text}")
+                assert found in (200, 302), (place, text)
+
+
 @pytest.mark.parametrize(
     ("group", "place"),
     [

@@ -17,7 +17,7 @@ from packets.holds.resolving import hold_forfeit
 from packets.models import Block, Claim, Hold, Packet, PeoplePacket
 from packets.selectors import wallet_balance
 from packets.services import packet_pause
-from referrals.forest import bans
+from referrals.forest import bans, binding
 from referrals.forest.bans import ban_lift, bans_carry_out, is_banned, person_ban
 from referrals.forest.binding import BindResult, referral_bind, touch_of_code
 from referrals.linking import links
@@ -82,6 +82,39 @@ def test_nobody_is_bound_to_or_by_a_banned_person() -> None:
     assert not is_banned(elsewhere.campaign.pk, who(growth, "ann"))
     link = ShareLink.objects.get(code=code)
     assert link.revoked_at is not None
+
+
+def _bans_ann_while_bob_is_bound(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Whether bob is bound to her by an edge from after the ban. He looks for bans, finds none, and
+    the ban has a second to come before his edge is written."""
+    growth = sharing()
+    looked, made = threading.Event(), threading.Event()
+
+    def looks(*args: Any) -> bool:
+        found = is_banned(*args)
+        looked.set()
+        made.wait(1.0)
+        return found
+
+    def bans_her() -> None:
+        assert looked.wait(10)
+        ban(growth, "ann")
+        made.set()
+
+    monkeypatch.setattr(binding, "is_banned", looks)
+    for result in world.together([lambda: bind(growth, "bob", "ann"), bans_her], threads=2):
+        assert not isinstance(result, BaseException), result
+    return Referral.objects.filter(bound_at__gt=Ban.objects.get().banned_at).count()
+
+
+def test_a_ban_waits_for_whoever_is_being_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _bans_ann_while_bob_is_bound(monkeypatch) == 0
+
+
+@pytest.mark.control
+def test_a_ban_that_does_not_wait_is_overtaken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(binding, "bans_wait", lambda: None)
+    assert _bans_ann_while_bob_is_bound(monkeypatch) == 1
 
 
 def test_a_ban_everywhere_is_one_in_each_campaign() -> None:

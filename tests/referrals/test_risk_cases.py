@@ -21,6 +21,7 @@ from engine.models import AuditEvent
 from packets.holds.resolving import hold_release
 from packets.models import Hold
 from packets.selectors import wallet_balance
+from referrals.forest.bans import ban_lift, bans_carry_out, person_ban
 from referrals.growing.world import KINDS, FarmKind, Preset, make_world
 from referrals.models import RiskCase, RiskLook, RiskMember, RiskReward
 from referrals.risk import reading
@@ -114,6 +115,29 @@ def test_what_a_reviewer_released_stays_released(growth: CampaignGrowth) -> None
 
     assert Hold.objects.count() == RiskReward.objects.count() == len(CHAIN)
     assert wallet_balance(bytes(hold.participant)).held_fen == 0
+    wallets.assert_sound()
+
+
+def test_what_a_ban_holds_a_case_holds_only_once_it_is_lifted(growth: CampaignGrowth) -> None:
+    pay_out(growth, "purse-1", *CHAIN)
+    person = who(growth, CHAIN[-1])
+    made = person_ban(
+        participant=person, campaign=growth.campaign, actor="staff:eva", reason="a farm"
+    )
+    bans_carry_out()
+    campaigns_sweep()
+    won = wallet_balance(person).held_fen
+    assert won > 0
+
+    rewards_hold()
+    assert RiskReward.objects.count() == len(CHAIN) - 1
+    ban_lift(ban_id=made.pk, actor="staff:eva", reason="the case goes on")
+    bans_carry_out()
+    assert wallet_balance(person).held_fen == 0
+    rewards_hold()
+
+    assert wallet_balance(person).held_fen == won
+    assert RiskReward.objects.count() == len(CHAIN)
     wallets.assert_sound()
 
 

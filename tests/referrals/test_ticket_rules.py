@@ -257,6 +257,25 @@ def test_a_packet_of_rewards_gives_no_tickets() -> None:
     assert refused.value.code == "reward"
 
 
+@pytest.mark.parametrize(
+    "worse", [{"in_all": 29}, {"a_day": 1}, {"mission": "share twice"}, {"by": "daily"}]
+)
+def test_a_running_campaigns_rule_only_gives_more(worse: dict[str, Any]) -> None:
+    growth = lucky_draw()
+    rule = ruled(growth, "mission", mission="share", a_day=2)
+    known_as = {"campaign": growth.campaign, "packet": ticketed(growth), "by": "mission"}
+    said = {"mission": "share", "a_day": 2, **worse}
+    if worse.get("by"):
+        del said["mission"]
+
+    with pytest.raises(ServiceError) as refusal:
+        ticket_rule_set(wanted=Wanted(**{**known_as, **said}), actor="test", rule_id=rule.pk)
+    assert refusal.value.code == "not_in_favour"
+
+    more = Wanted(**known_as, mission="share", a_day=3, in_all=31, is_active=False)
+    assert ticket_rule_set(wanted=more, actor="test", rule_id=rule.pk).a_day == 3
+
+
 def test_staff_write_a_rule_and_read_it_as_a_sentence() -> None:
     growth = lucky_draw()
     ann, page = desk.at_desk(), "/admin/referrals/ticketrule/"
