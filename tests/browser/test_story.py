@@ -320,3 +320,30 @@ def test_few_steps_lead_from_the_log_in_to_a_live_campaign(
     wait_for_account(author, BUDGET_FEN - won_fen)
     assert desk.crowd.claim(packet)["result"] in ("ended", "closed")
     author.picture("ended")
+
+
+# The page's rules are stories of tests/admin/; here it is filled in by hand, for its picture too.
+@pytest.mark.nightly
+@pytest.mark.parametrize("language", ["zh-hans", "en"])
+def test_growth_is_set_up_by_typing_three_numbers(
+    language: str, person: Person, desk: Desk
+) -> None:
+    author = person(language, "author")
+    desk.log_in(author, "operations")
+    start_new(author)
+    author.fill(author.page.locator("input[name=budget]"), "20000")
+    author.click(author.page.locator("button[name=then][value=save]"))
+    expect_state(author, "draft")
+    author.click(act(author, "set_growth"))
+
+    for name, typed_in in (("inviter", "2"), ("invitee", "1.5"), ("friends", "1000")):
+        author.fill(author.page.locator(f"input[name=make-{name}]"), typed_in)
+    author.fill(author.page.locator("input[name=destination]"), "https://app.example.com/invite")
+    author.click(author.page.locator("button[name=then][value=make]"))
+
+    said = author.page.locator("[data-sentences]")
+    for amount in ("¥2.00", "¥1.50", "¥3,500.00"):
+        expect(said).to_contain_text(amount)
+    hosts = author.page.locator("textarea[name=destination_hosts]")
+    expect(hosts).to_have_value("app.example.com")
+    author.picture("growth", whole=True)
