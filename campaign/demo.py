@@ -26,6 +26,7 @@ from django.db.models import Q, Sum
 from django_otp.plugins.otp_totp.models import TOTPDevice
 
 from campaign import selectors, services
+from campaign.channel_rules import acknowledgements
 from campaign.convergence import campaign_converge
 from campaign.models import Campaign, TopUp
 from campaign.people import Group
@@ -269,6 +270,13 @@ def _growth(campaign: Campaign) -> None:
     services.growth_edit(
         campaign_id=campaign.pk, actor=ACTOR, by=_user("author"), **wanted, **rewards
     )
+    unread = [one.rule for one in acknowledgements(campaign) if not one.is_current]
+    if unread:
+        services.channels_acknowledge(
+            campaign_id=campaign.pk,
+            versions={rule.channel.value: rule.version for rule in unread},
+            by=_user("author"),
+        )
 
 
 def _packet(

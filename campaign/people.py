@@ -77,6 +77,7 @@ class Act(enum.StrEnum):
     SET_RISK_RULES = "set_risk_rules"
     SET_GROWTH = "set_growth"
     SWITCH_CHANNEL = "switch_channel"
+    ACKNOWLEDGE_CHANNELS = "acknowledge_channels"
     BAN_PERSON = "ban_person"
     SET_TICKET_RULES = "set_ticket_rules"
 
@@ -132,6 +133,10 @@ RIGHTS: dict[Act, Right] = {
         states=(State.DRAFT, State.REVIEW, State.SCHEDULED, State.LIVE, State.PAUSED),
     ),
     Act.SWITCH_CHANNEL: Right("campaign.change_campaignchannel"),
+    Act.ACKNOWLEDGE_CHANNELS: Right(
+        "campaign.change_campaign",
+        states=(State.DRAFT, State.REVIEW, State.SCHEDULED, State.LIVE, State.PAUSED),
+    ),
     Act.BAN_PERSON: Right("referrals.ban_person", money=True),
     Act.SET_TICKET_RULES: Right("referrals.change_ticketrule"),
 }

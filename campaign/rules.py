@@ -12,7 +12,7 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.utils.translation import gettext_lazy as _
 
-from campaign import growth_rules, selectors
+from campaign import channel_rules, growth_rules, selectors
 from campaign.models import (
     SLUG_MAX_CHARS,
     Campaign,
@@ -180,6 +180,7 @@ def check_ready(campaign: Campaign) -> None:
         )
     check_sum(campaign, extra_fen=0)
     growth_rules.check_ready(campaign)
+    channel_rules.check_acknowledged(campaign)
     if campaign.ends_at <= now():
         raise ServiceError("ends_at", "in_the_past", _("The end of the campaign has passed."))
     for packet in packets:

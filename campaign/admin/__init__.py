@@ -7,6 +7,7 @@
     campaigns.py  the list and the page of one campaign
     acts.py       every step of the life cycle: what it costs, asked once more, then done
     review.py     the second person's page: what changed, and yes or no
+    channel_rules.py  what the platforms want, read and acknowledged
     disclosing.py what people will be told, and what was published
     running.py    more for a running campaign: budget, packets, a later end
     growth.py     how a campaign spreads, and its reward packets in one step (growth_form.py)

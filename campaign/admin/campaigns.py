@@ -20,6 +20,7 @@ from campaign.admin import (
     acts,
     board,
     builder,
+    channel_rules,
     disclosing,
     exports,
     growth,
@@ -31,6 +32,7 @@ from campaign.admin import (
     running,
 )
 from campaign.admin.shell import name_of, notices_seen
+from campaign.channel_rules import acknowledgements
 from campaign.models import (
     Campaign,
     CampaignGrowth,
@@ -153,6 +155,11 @@ class CampaignAdmin(PlainModelAdmin):
                 name="campaign_disclosure",
             ),
             path("<uuid:object_id>/growth/", view(growth.edit), name="campaign_growth"),
+            path(
+                "<uuid:object_id>/platform-rules/",
+                view(channel_rules.channel_rules),
+                name="campaign_channel_rules",
+            ),
             path("<uuid:object_id>/rain/", view(rains.rain), name="campaign_rain"),
             path(
                 "<uuid:object_id>/round/<uuid:packet_id>/",
@@ -199,6 +206,11 @@ def detail(request: HttpRequest, object_id: str) -> HttpResponse:
         subtitle=None,
         campaign=campaign,
         packets=[_packet_row(link, campaign) for link in links],
+        unread=", ".join(
+            str(one.rule.channel.label) for one in acknowledgements(campaign) if not one.is_current
+        )
+        if campaign.state in people.RIGHTS[Act.EDIT].states
+        else "",
         may_move=rains.may_move(user, campaign),
         buttons=acts.buttons(user, campaign),
         links=_links(user, campaign),
@@ -269,6 +281,8 @@ def _links(user: Any, campaign: Campaign) -> list[dict[str, Any]]:
     add(Act.EDIT, "campaign_edit", _("Edit"), "edit")
     add(Act.EDIT, "campaign_rain", _("Red-packet rain"), "rainy", mark="rain")
     add(Act.SET_GROWTH, "campaign_growth", _("Growth"), "share")
+    if acknowledgements(campaign):
+        add(Act.ACKNOWLEDGE_CHANNELS, "campaign_channel_rules", _("Platform rules"), "policy")
     add(Act.UPLOAD_TARGETS, "campaign_lists", _("Lists of people"), "group_add")
     add(Act.REQUEST_TOP_UP, "campaign_top_up_ask", _("Top up"), "add_card")
     add(Act.EXTEND, "campaign_extend", _("Move the end"), "event")
@@ -336,6 +350,7 @@ EVENT_WORDS = {
     "rain_remove": gettext_lazy("removed a red-packet rain"),
     "growth": gettext_lazy("changed the growth"),
     "round_move": gettext_lazy("moved a round"),
+    "channels_acknowledge": gettext_lazy("read the platforms' rules"),
     "template": gettext_lazy("kept as a template"),
     "targets_upload": gettext_lazy("uploaded a list of people"),
     "targets_clear": gettext_lazy("cleared a list of people"),

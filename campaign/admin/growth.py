@@ -28,6 +28,7 @@ from campaign import (
 from campaign.admin.forms import DressedForm
 from campaign.admin.growth_form import MINUTE_S, SECTIONS, GrowthForm, RewardsForm
 from campaign.admin.shell import address_of
+from campaign.channel_rules import RULES
 from campaign.models import WAYS, Campaign, CampaignGrowth, Vehicle
 from campaign.models.growth import DAY_S
 from campaign.services.common import EDITABLE, RUNNING
@@ -78,6 +79,7 @@ def edit(request: HttpRequest, object_id: str) -> HttpResponse:
         deep=growth is not None and growth.depth > 1,
         voids=campaign.state in EDITABLE and campaign.state != Campaign.State.DRAFT,
         vehicles=[label for _value, label in Vehicle.choices],
+        rules=RULES.values(),
         sentences=summary(campaign),
         free=yuan(campaign.budget_fen - selectors.campaign_committed_fen(campaign)),
         switches=reverse("admin:referrals_channels_of", args=[campaign.pk])

@@ -17,8 +17,10 @@ from django.utils.translation import gettext_lazy
 
 from campaign import growth_words, people, selectors, services, versions
 from campaign.admin import acts
+from campaign.admin.channel_rules import shown
 from campaign.admin.forms import EVENNESS_WORDS, DressedForm
 from campaign.admin.shell import address_of, name_of
+from campaign.channel_rules import acknowledgements
 from campaign.models import Campaign, TopUp
 from engine.lib.adminkit import moment
 from engine.lib.errors import ServiceError
@@ -157,6 +159,7 @@ def review(request: HttpRequest, object_id: str) -> HttpResponse:
             for change in changes
         ],
         last=last,
+        rules=[shown(one, campaign) for one in acknowledgements(campaign)],
         consequence=acts.STEPS[Act.LAUNCH].consequence(campaign),
         sheets=_sheets(document, campaign.timezone),
         approve=approve,

@@ -163,6 +163,10 @@ class CampaignChannel(models.Model):
         verbose_name=_("platform's rules acknowledged by"),
     )
     acknowledged_at = models.DateTimeField(_("acknowledged at"), null=True, blank=True)
+    # Which words were read (campaign/channel_rules.py): those of an older version don't count.
+    acknowledged_version = models.PositiveSmallIntegerField(
+        _("version of the words"), null=True, blank=True
+    )
     changed_at = models.DateTimeField(_("changed at"), auto_now=True)
 
     class Meta:

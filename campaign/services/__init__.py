@@ -14,6 +14,7 @@ nobody approves or decides what is their own.
 
 from __future__ import annotations
 
+from campaign.services.channels import channels_acknowledge
 from campaign.services.copies import (
     campaign_copy,
     campaign_create_from_template,
@@ -101,6 +102,7 @@ __all__ = [
     "campaign_submit",
     "campaign_update",
     "campaigns_exhausted_tell",
+    "channels_acknowledge",
     "growth_edit",
     "growth_reward_packets_make",
     "growth_unfold",

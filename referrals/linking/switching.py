@@ -7,6 +7,7 @@ import uuid
 from django.db import transaction
 from django.utils.translation import gettext_lazy as _
 
+from campaign.channel_rules import is_acknowledged
 from campaign.growth_rules import growth_of, ways_of
 from campaign.models import CampaignChannel, Channel, Vehicle
 from engine.lib.audit import audit_record
@@ -16,7 +17,7 @@ from engine.lib.errors import ServiceError
 def channel_switch(
     *, campaign_id: uuid.UUID, channel: str, vehicle: str, on: bool, reason: str, actor: str
 ) -> None:
-    """What is so already stays so, and is no act."""
+    """What is so already stays so, and is no act. On wants the platform's rules acknowledged."""
     if channel not in Channel.values or vehicle not in Vehicle.values:
         raise ServiceError("channel", "unknown", _("There is no such channel."))
     with transaction.atomic():
@@ -32,6 +33,13 @@ def channel_switch(
         if growth is not None and (channel, vehicle) not in ways_of(growth):
             raise ServiceError(
                 "channel", "not_approved", _("This version was approved without this channel.")
+            )
+        if on and not is_acknowledged(way.campaign, channel):
+            raise ServiceError(
+                "channel",
+                "not_acknowledged",
+                _("Read and acknowledge the platforms' rules first: %(channels)s."),
+                channels=str(Channel(channel).label),
             )
         way.is_on = on
         way.save(update_fields=["is_on", "changed_at"])

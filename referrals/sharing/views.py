@@ -81,7 +81,7 @@ def share_page(request: HttpRequest, code: str) -> HttpResponse:
     token = _click(request, link, spread, vehicle, place)
     growth, language = spread.growth, language_of(request)
     with translation.override(language):
-        words = words_of(spread, language)
+        words = words_of(spread, language, link.channel)
     return page(
         request,
         "share.html",
@@ -149,7 +149,7 @@ def share_picture(request: HttpRequest, code: str, kind: str) -> HttpResponse:
         body: bytes | str = pictures.qr_svg(found)
     else:
         with translation.override(language):
-            words = words_of(opened.spread, language)
+            words = words_of(opened.spread, language, opened.link.channel)
             facts = pictures.poster(found, words, language)
             body = render_to_string("referrals/poster.svg", facts)
     # The poster's code is an embedded picture; styles stand in the drawing.

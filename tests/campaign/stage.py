@@ -10,7 +10,7 @@ from typing import Any
 from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import Group, User
 
-from campaign import services
+from campaign import channel_rules, services
 from campaign.models import (
     Campaign,
     CampaignApproval,
@@ -99,7 +99,13 @@ def member(group: str = "operations", name: str = "") -> User:
 
 
 def ready(campaign: Campaign) -> Campaign:
-    """The draft with the texts that a review asks for."""
+    """The draft with the texts that a review asks for, and the platforms' rules read by Ann."""
+    if unread := channel_rules.acknowledgements(campaign):
+        services.channels_acknowledge(
+            campaign_id=campaign.pk,
+            versions={one.rule.channel.value: one.rule.version for one in unread},
+            by=member("operations", "ann"),
+        )
     for name, words in {"rules_zh": "每人限领一次", "odds_zh": "人人有份"}.items():
         Campaign.objects.filter(pk=campaign.pk, **{name: ""}).update(**{name: words})
     return Campaign.objects.get(pk=campaign.pk)

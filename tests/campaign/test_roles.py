@@ -240,6 +240,11 @@ def press_channel(client: Client, scene: Scene) -> Any:
     return client.post(f"/admin/referrals/sharelink/channels/{scene.campaign.pk}/", words)
 
 
+def press_platform_rules(client: Client, scene: Scene) -> Any:
+    address = f"{HOME}{scene.campaign.pk}/platform-rules/"
+    return client.post(address, {"read": "wechat:1"})
+
+
 def scene_hold() -> Scene:
     """A person's money waits for a decision."""
     scene = scene_live()
@@ -492,6 +497,11 @@ STORIES: dict[Act, Story] = {
         scene_draft,
         press_growth,
         lambda scene: CampaignGrowth.objects.filter(inviter_cap=7).count() == 1,
+    ),
+    Act.ACKNOWLEDGE_CHANNELS: Story(
+        scene_draft,
+        press_platform_rules,
+        lambda scene: CampaignChannel.objects.filter(acknowledged_version=1).count() == 4,
     ),
     Act.SWITCH_CHANNEL: Story(
         scene_live,

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from campaign.models import CampaignChannel, Vehicle
+from campaign.channel_rules import RULES
+from campaign.models import CampaignChannel, Channel, Vehicle
+from campaign.services import channels_acknowledge
 from engine.models import AuditEvent
 from engine.run.paths import CHECKOUT
 from referrals.forest.joining import Lead, friend_join
@@ -72,8 +74,13 @@ def test_a_switch_needs_a_reason_and_is_written_down_once() -> None:
     assert not CampaignChannel.objects.get().is_on
     [event] = AuditEvent.objects.filter(action="channel.off")
     assert (event.reason, event.object_id) == ("the platform blocks it", growth.campaign_id.hex)
+    # On again wants the platform's rules read.
+    assert switch(growth, "wechat:link:on").status_code == 422
+    versions = {"wechat": RULES[Channel.WECHAT].version}
+    by = campaigns.member("operations")
+    channels_acknowledge(campaign_id=growth.campaign_id, versions=versions, by=by)
     assert switch(growth, "wechat:link:on").status_code == 302
-    assert CampaignChannel.objects.get().is_on
+    assert not CampaignChannel.objects.filter(is_on=False).exists()
     assert switch(growth, "wechat:pigeon:off").status_code == 422
 
 

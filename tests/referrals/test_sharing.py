@@ -13,7 +13,7 @@ from django.db import connection
 from django.test import Client
 
 from campaign.destinations import allowed
-from campaign.models import Campaign, CampaignChannel, CampaignGrowth
+from campaign.models import Campaign, CampaignChannel, CampaignGrowth, Channel
 from packets.limit_rules import Wanted, limit_rule_set
 from packets.models import Transfer
 from referrals.forest.bans import person_ban
@@ -72,10 +72,12 @@ def look(link: ShareLink | str, agent: str = PEOPLE["wechat"], **meta: Any) -> A
     return Client().get(f"/s/{code}", query, HTTP_USER_AGENT=agent, **meta)
 
 
-def open_to(hosts: list[str] | None = None, **fields: Any) -> tuple[CampaignGrowth, ShareLink]:
+def open_to(
+    hosts: list[str] | None = None, channel: str = Channel.WECHAT, **fields: Any
+) -> tuple[CampaignGrowth, ShareLink]:
     fields.setdefault("destination", "https://app.example/red?from=share")
     growth = sharing(destination_hosts=["app.example"] if hosts is None else hosts, **fields)
-    return growth, link_of(growth, "ann")
+    return growth, link_of(growth, "ann", channel)
 
 
 def token_in(response: Any) -> str:
@@ -311,7 +313,7 @@ def test_a_channel_that_is_off_says_so_and_offers_another_way() -> None:
 
 
 def test_the_page_keeps_to_itself() -> None:
-    _, link = open_to(title_zh="<b>红包</b>", title_en="Red <i>packets</i>")
+    _, link = open_to(channel=Channel.FEED, title_zh="<b>红包</b>", title_en="Red <i>packets</i>")
 
     response = look(link, HTTP_ACCEPT_LANGUAGE="en")
 
@@ -326,7 +328,7 @@ def test_the_page_keeps_to_itself() -> None:
 
 
 def test_the_page_speaks_both_languages() -> None:
-    _, link = open_to(title_zh="红包雨", title_en="Packet rain")
+    _, link = open_to(channel=Channel.FEED, title_zh="红包雨", title_en="Packet rain")
 
     english = look(link, HTTP_ACCEPT_LANGUAGE="en-GB,en;q=0.9").content.decode()
     chinese = look(link, HTTP_ACCEPT_LANGUAGE="zh-CN").content.decode()
@@ -341,7 +343,7 @@ def test_the_page_speaks_both_languages() -> None:
 
 
 def test_the_link_as_pictures() -> None:
-    growth, link = open_to(title_zh="红包雨")
+    growth, link = open_to(channel=Channel.FEED, title_zh="红包雨")
     kinds = {"qr.svg": b"<svg", "qr.png": b"\x89PNG", "poster.svg": b"<svg"}
 
     for kind, begin in kinds.items():
