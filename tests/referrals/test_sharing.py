@@ -351,7 +351,7 @@ def test_the_link_as_pictures() -> None:
         assert response.status_code == 200 and begin in response.content[:200]
     assert "红包雨" in Client().get(f"/s/{link.code}/poster.svg").content.decode()
     CampaignChannel.objects.create(
-        campaign=growth.campaign, channel="wechat", vehicle="poster", is_on=False
+        campaign=growth.campaign, channel="feed", vehicle="poster", is_on=False
     )
     spread.forget()
     assert Client().get(f"/s/{link.code}/poster.svg").status_code == 404
