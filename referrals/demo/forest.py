@@ -22,6 +22,7 @@ from referrals.growing.cast import Cast
 from referrals.growing.world import Preset, farms_of, make_world
 from referrals.models import Referral, ServerEvent
 from referrals.rewarding.running import qualification_run
+from referrals.risk.cases import cases_find
 
 NAME = "demo-forest"
 PEOPLE, FARMS, SEED = 300, "star:0.06", 2  # a star of 18 people, found by its phones
@@ -58,4 +59,5 @@ def _farm_found(cast: Cast, growth: CampaignGrowth) -> None:
     for referral_id in edges.values_list("pk", flat=True):
         qualification_run(referral_id=referral_id)
     settlement.settle_due()
-    tasks.risk_sweep()
+    cases_find(growth.campaign_id)
+    tasks.risk_work()

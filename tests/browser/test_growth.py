@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +30,7 @@ from tests.browser.conftest import LOCALES
 from tests.browser.hand import PATIENCE_MS, PICTURES, PICTURES_ONLY, Hand, shrink
 from tests.campaign import stage
 from tests.referrals import rewarding
-from tests.referrals.farming import CHAIN, earn, pay_out, sweep
-from tests.referrals.stage import bind
+from tests.referrals.farming import CHAIN, farm_and_family, pay_out, sweep
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -145,11 +143,7 @@ FARMED = {
 @pytest.fixture
 def farm() -> CampaignGrowth:
     """Eight accounts, each invited by the one before, that are paid into one purse: held."""
-    wallets.bank()
-    growth = rewarding.rewarding()
-    for inviter, friend in pairwise(CHAIN):
-        bind(growth, friend, inviter)
-    earn(growth, *CHAIN)
+    growth = farm_and_family()
     pay_out(growth, "purse-1", *CHAIN)
     sweep()
     assert Hold.objects.filter(state=Hold.State.OPEN).count() == len(CHAIN)
