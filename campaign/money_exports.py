@@ -257,6 +257,8 @@ def _payout_line(row: tuple[Any, ...], whole: bool) -> Sequence[Any]:
 
 def _payee(masked: str, encrypted: str, whole: bool) -> tuple[str, str]:
     """(account, name): as they were given where the whole is asked for, else masked."""
+    if not masked and not encrypted:
+        return "", ""  # the person was erased
     try:
         account, name = payee_of(Payout(payee_encrypted=encrypted))
     except (UnreadableSecret, ValueError, KeyError):

@@ -79,6 +79,7 @@ class Act(enum.StrEnum):
     SWITCH_CHANNEL = "switch_channel"
     ACKNOWLEDGE_CHANNELS = "acknowledge_channels"
     BAN_PERSON = "ban_person"
+    ERASE_PERSON = "erase_person"
     SET_TICKET_RULES = "set_ticket_rules"
 
 
@@ -138,6 +139,7 @@ RIGHTS: dict[Act, Right] = {
         states=(State.DRAFT, State.REVIEW, State.SCHEDULED, State.LIVE, State.PAUSED),
     ),
     Act.BAN_PERSON: Right("referrals.ban_person", money=True),
+    Act.ERASE_PERSON: Right("referrals.erase_person", money=True),
     Act.SET_TICKET_RULES: Right("referrals.change_ticketrule"),
 }
 
@@ -233,7 +235,7 @@ GROUPS: dict[Group, frozenset[str]] = {
             _SEE_PAYOUTS,
             "packets.resolve_hold packets.add_riskrule packets.change_riskrule "
             "packets.stop_peoplepackets campaign.change_campaignchannel "
-            "referrals.ban_person",
+            "referrals.ban_person referrals.erase_person",
         ),
     }.items()
 }

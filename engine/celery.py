@@ -59,6 +59,7 @@ SWEEPS = {
     "referrals.tasks.growth_tickets": 1.0,
     "referrals.tasks.bans_sweep": 5.0,
     "referrals.tasks.risk_sweep": 300.0,
+    "referrals.tasks.identities_forget": 3600.0,
     "referrals.tasks.growth_snapshots": 20.0,
     "referrals.tasks.risk_work": 2.0,
 }

@@ -11,7 +11,7 @@ from django.utils.translation import gettext_lazy as _
 
 from engine.lib.audit import audit_record
 from engine.lib.errors import ServiceError
-from engine.lib.ids import subject_is_valid
+from engine.lib.ids import participant_digest, subject_is_valid
 from engine.models import ClientApp, ForcedOutcome
 
 MAX_PER_APP = 200  # every process keeps them all in memory
@@ -47,6 +47,11 @@ def forced_outcome_check(*, client_app: ClientApp, subject: str, result: str, re
         )
 
 
+def _named(app: ClientApp, subject: str) -> str:
+    """Of the person in the audit log, which can never be erased: their digest, no name."""
+    return f"{app.slug}/{participant_digest(app.pk, subject).hex()}"
+
+
 def forced_outcome_set(
     *, client_app_id: int, subject: str, result: str, actor: str, reason: str = "", note: str = ""
 ) -> ForcedOutcome:
@@ -67,7 +72,7 @@ def forced_outcome_set(
             actor=actor,
             action="forced_outcome.set",
             object_type="forced_outcome",
-            object_id=f"{app.slug}/{subject}",
+            object_id=_named(app, subject),
             after={"result": result, "reason": reason},
         )
     return row
@@ -88,7 +93,7 @@ def forced_outcome_delete(*, forced_outcome_id: int, actor: str) -> None:
             actor=actor,
             action="forced_outcome.delete",
             object_type="forced_outcome",
-            object_id=f"{row.client_app.slug}/{row.subject}",
+            object_id=_named(row.client_app, row.subject),
             before={"result": row.result, "reason": row.reason},
         )
         row.delete()

@@ -63,6 +63,10 @@ if DOOR == "edge" or env.boolean("DATABASE_POOL", False):
     }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
+# --- People's traces ------------------------------------------------------------------------------
+# Days after which phones, networks and visitors (keyed hashes) are forgotten.
+IDENTITIES_KEPT_DAYS = env.integer("IDENTITIES_KEPT_DAYS", 90, low=1, high=3_650)
+
 # --- Redis or Valkey ------------------------------------------------------------------------------
 REDIS_URL = env.text("REDIS_URL")
 REDIS_CLUSTER = env.boolean("REDIS_CLUSTER", False)

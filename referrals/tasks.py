@@ -14,6 +14,7 @@ from referrals.rewarding import qualifying, running
 
 # Seconds for which a run goes on while there is work; then others have the worker.
 RUN_S = 5.0
+FORGET_S = 20.0  # an hour's share of forgetting; a backlog is worked off over hours
 # Rows leased at once: a worker that dies leaves no more than these to wait for their next attempt.
 REWARDS_LEASED = 20
 TICKETS_LEASED = 100
@@ -79,6 +80,18 @@ def risk_sweep() -> None:
 
     cases.campaigns_sweep()
     holding.rewards_hold()
+
+
+@shared_task(name="referrals.tasks.identities_forget")
+def identities_forget() -> None:
+    """Forget whatever is older than this installation keeps."""
+    from django.conf import settings
+
+    from referrals.privacy import forgetting
+
+    forgetting.identities_forget(
+        older_than_days=settings.IDENTITIES_KEPT_DAYS, actor="system:privacy", for_s=FORGET_S
+    )
 
 
 @shared_task(

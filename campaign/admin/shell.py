@@ -249,6 +249,12 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
                 ),
                 _item(_("Bans"), "block", "referrals_ban_changelist", "referrals.view_ban"),
                 _item(
+                    _("Erase a person"),
+                    "person_remove",
+                    "referrals_erase",
+                    "referrals.erase_person",
+                ),
+                _item(
                     _("Complaints"),
                     "sentiment_dissatisfied",
                     "referrals_complaint_changelist",

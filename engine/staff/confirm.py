@@ -83,7 +83,7 @@ class ReasonForm(MoneyForm):
     reason = forms.CharField(
         label=_("Reason"), max_length=REASON_MAX_CHARS, widget=forms.Textarea(attrs={"rows": 2})
     )
-    field_order = ("reason", "password")
+    field_order: tuple[str, ...] = ("reason", "password")
 
 
 @dataclass(frozen=True)

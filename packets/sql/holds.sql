@@ -55,7 +55,7 @@ CREATE OR REPLACE TRIGGER hold_once BEFORE UPDATE OR DELETE ON packets_hold
 CREATE OR REPLACE TRIGGER riskrule_insert_only BEFORE UPDATE OR DELETE ON packets_riskrule
     FOR EACH ROW EXECUTE FUNCTION laisee_insert_only();
 CREATE OR REPLACE TRIGGER holdappeal_insert_only BEFORE UPDATE OR DELETE ON packets_holdappeal
-    FOR EACH ROW EXECUTE FUNCTION laisee_insert_only();
+    FOR EACH ROW EXECUTE FUNCTION laisee_insert_only('text_encrypted');
 
 -- ---------------------------------------------------------------------------------------------
 -- Locks accounts in the order of their ids, for whoever moves money in more than one statement or

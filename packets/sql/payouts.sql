@@ -4,6 +4,7 @@
 --   states change only along the machine's ways, and a terminal state has none
 --   a number and its request never change; it ends once
 --   a call is written before it is made and gets its end once
+--   of what is at its end the payee may be erased, and what was sent and said about them
 --
 -- The file may be run again at any time.
 
@@ -16,11 +17,14 @@ BEGIN
             USING ERRCODE = 'integrity_constraint_violation';
     END IF;
     IF (NEW.id, NEW.account_id, NEW.wallet_id, NEW.participant, NEW.client_app_id, NEW.amount_fen,
-        NEW.currency, NEW.payee_hash, NEW.payee_masked, NEW.key, NEW.created_at)
+        NEW.currency, NEW.payee_hash, NEW.key, NEW.created_at)
        IS DISTINCT FROM
        (OLD.id, OLD.account_id, OLD.wallet_id, OLD.participant, OLD.client_app_id, OLD.amount_fen,
-        OLD.currency, OLD.payee_hash, OLD.payee_masked, OLD.key, OLD.created_at)
+        OLD.currency, OLD.payee_hash, OLD.key, OLD.created_at)
        OR NEW.fence < OLD.fence
+       -- Of a payout at its end the payee may be erased.
+       OR NEW.payee_masked IS DISTINCT FROM OLD.payee_masked
+          AND NOT (NEW.payee_masked = '' AND OLD.state IN ('paid', 'failed', 'cancelled'))
     THEN
         RAISE EXCEPTION 'payout %: what was asked for does not change', OLD.id
             USING ERRCODE = 'integrity_constraint_violation';
@@ -62,6 +66,11 @@ BEGIN
         THEN
             RETURN NEW;
         END IF;
+        IF OLD.state <> 'live' AND public.laisee_erases(
+            to_jsonb(OLD), to_jsonb(NEW), ARRAY['request_encrypted', 'request_sha256'])
+        THEN
+            RETURN NEW;
+        END IF;
     END IF;
     RAISE EXCEPTION 'payout number % is % and stays as it is: % refused', OLD.number, OLD.state, TG_OP
         USING ERRCODE = 'integrity_constraint_violation';
@@ -80,6 +89,11 @@ BEGIN
            AND (NEW.id, NEW.payout_id, NEW.number_id, NEW.kind, NEW.fence, NEW.started_at)
                IS NOT DISTINCT FROM
                (OLD.id, OLD.payout_id, OLD.number_id, OLD.kind, OLD.fence, OLD.started_at)
+        THEN
+            RETURN NEW;
+        END IF;
+        IF OLD.ended_at IS NOT NULL
+           AND public.laisee_erases(to_jsonb(OLD), to_jsonb(NEW), ARRAY['detail'])
         THEN
             RETURN NEW;
         END IF;

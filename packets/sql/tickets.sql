@@ -4,4 +4,4 @@
 -- The file may be run again at any time.
 
 CREATE OR REPLACE TRIGGER ticket_insert_only BEFORE UPDATE OR DELETE ON packets_ticket
-    FOR EACH ROW EXECUTE FUNCTION laisee_insert_only();
+    FOR EACH ROW EXECUTE FUNCTION laisee_insert_only('key', 'reason');

@@ -10,7 +10,7 @@ import uuid
 
 from django.contrib import admin
 from django.db.models import QuerySet
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
@@ -24,6 +24,7 @@ from engine.staff.confirm import ConfirmedAct, Consequence, confirm
 from engine.staff.pages import page
 from packets.admin.rows import RowAdmin
 from packets.models import Participant
+from referrals.admin.privacy import HOLD, erase, hold, person_of
 from referrals.forest import selectors
 from referrals.forest.bans import ban_lift, person_ban
 from referrals.forest.pictures import picture
@@ -69,6 +70,8 @@ class ReferralAdmin(RowAdmin):
         return [
             path(person, view(person_page), name="referrals_person"),
             path(f"{person}ban/", view(ban), name="referrals_person_ban"),
+            path(f"{person}hold/", view(hold), name="referrals_person_hold"),
+            path("erase/", view(erase), name="referrals_erase"),
             path("ban/<int:ban_id>/lift/", view(lift), name="referrals_ban_lift"),
             *super().get_urls(),
         ]
@@ -108,16 +111,6 @@ class BanAdmin(RowAdmin):
 # --- a person -------------------------------------------------------------------------------------
 
 
-def _person_of(text: str) -> bytes:
-    try:
-        person = bytes.fromhex(text)
-    except ValueError:
-        raise Http404 from None
-    if len(person) != 16:
-        raise Http404
-    return person
-
-
 def _ban_of(campaign: Campaign, person: bytes) -> Ban | None:
     bans = Ban.objects.filter(participant=person, lifted_at=None)
     return (bans.filter(campaign=campaign) | bans.filter(campaign=None)).order_by("id").first()
@@ -125,7 +118,7 @@ def _ban_of(campaign: Campaign, person: bytes) -> Ban | None:
 
 def person_page(request: HttpRequest, campaign_id: uuid.UUID, person: str) -> HttpResponse:
     require(request, SEE)
-    campaign, who = get_object_or_404(Campaign, pk=campaign_id), _person_of(person)
+    campaign, who = get_object_or_404(Campaign, pk=campaign_id), person_of(person)
     known = Participant.objects.filter(pk=who).first()
     banned = _ban_of(campaign, who)
     levels = selectors.levels(campaign_id, who, LEVELS_SHOWN)
@@ -146,6 +139,9 @@ def person_page(request: HttpRequest, campaign_id: uuid.UUID, person: str) -> Ht
         banned_at=moment(banned.banned_at) if banned else "",
         held=BanReward.objects.filter(ban=banned, hold__isnull=False).count() if banned else 0,
         act=_act(request, campaign_id, person, banned),
+        hold=reverse("admin:referrals_person_hold", args=[campaign_id, person])
+        if request.user.has_perm(HOLD)
+        else "",
     )
 
 
@@ -160,7 +156,7 @@ def _act(request: HttpRequest, campaign_id: uuid.UUID, person: str, banned: Ban 
 
 def ban(request: HttpRequest, campaign_id: uuid.UUID, person: str) -> HttpResponse:
     require(request, BAN)
-    campaign, who = get_object_or_404(Campaign, pk=campaign_id), _person_of(person)
+    campaign, who = get_object_or_404(Campaign, pk=campaign_id), person_of(person)
     people = sum(level.people for level in selectors.levels(campaign_id, who))
     act = ConfirmedAct(
         label=_("Ban this person"),

@@ -29,7 +29,7 @@ from packets.models import Claim
 from referrals.forest.bans import bans_wait, is_banned
 from referrals.linking import clicks, codes
 from referrals.linking.spread import spread_of
-from referrals.models import Referral, ShareLink, Visit
+from referrals.models import CircleTry, Referral, ShareLink, Visit
 
 # Tries until the top of the inviter's tree stands still; each fails only because somebody bound it.
 ATTEMPTS = 20
@@ -134,9 +134,13 @@ def referral_bind(
     if growth.new_only and not _is_new(invitee, is_new):
         return BindResult.NOT_NEW
     try:
-        return _bind(campaign, invitee, inviter, client_app_id, touch)
+        result = _bind(campaign, invitee, inviter, client_app_id, touch)
     except TooManyJumps:
         return BindResult.BLOCKED
+    if result is BindResult.CYCLE:
+        tried = CircleTry(campaign=campaign, invitee=invitee, inviter=inviter)
+        CircleTry.objects.bulk_create([tried], ignore_conflicts=True)
+    return result
 
 
 def _joinable(source: Referral.Source) -> tuple[Campaign.State, ...]:

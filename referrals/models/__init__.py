@@ -25,7 +25,7 @@ from __future__ import annotations
 from referrals.models.analytics import GrowthSnapshot, SnapshotDue
 from referrals.models.bans import Ban, BanReward
 from referrals.models.events import ServerEvent
-from referrals.models.forest import Referral, Reward
+from referrals.models.forest import CircleTry, Referral, Reward
 from referrals.models.identities import Identity
 from referrals.models.links import Complaint, ShareLink, Visit
 from referrals.models.rewarding import ClaimCursor, Qualification, TicketDue, TicketRule
@@ -43,6 +43,7 @@ from referrals.models.risk import (
 __all__ = [
     "Ban",
     "BanReward",
+    "CircleTry",
     "ClaimCursor",
     "Complaint",
     "Decision",

@@ -62,6 +62,28 @@ class Referral(models.Model):
         return f"{bytes(self.invitee).hex()[:8]} ← {bytes(self.inviter).hex()[:8]}"
 
 
+class CircleTry(models.Model):
+    """That somebody tried to become the invitee of one of their own tree: what farms do, and
+    hardly anybody else. Of the same two people once; forgotten by age."""
+
+    campaign = models.ForeignKey(
+        Campaign, models.CASCADE, related_name="+", verbose_name=_("campaign"), db_index=False
+    )
+    invitee = models.BinaryField(_("friend"), max_length=16)
+    inviter = models.BinaryField(_("inviter"), max_length=16)
+    at = models.DateTimeField(_("at"), db_default=Now())
+
+    class Meta:
+        verbose_name = _("circle that was refused")
+        verbose_name_plural = _("circles that were refused")
+        constraints = [
+            models.UniqueConstraint(fields=["campaign", "invitee", "inviter"], name="circle_once")
+        ]
+
+    def __str__(self) -> str:
+        return f"{bytes(self.invitee).hex()[:8]} ← {bytes(self.inviter).hex()[:8]}"
+
+
 class Reward(models.Model):
     """What one side of a referral earned: granted once, as a claim on the reward packet."""
 

@@ -27,6 +27,7 @@ class Identity(models.Model):
     class Meta:
         verbose_name = _("phone or network")
         verbose_name_plural = _("phones and networks")
+        permissions = [("erase_person", _("Can erase people"))]
         # What is forgotten by age.
         indexes = [models.Index(fields=["last_seen"], name="identity_by_age")]
 

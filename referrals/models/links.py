@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.db import models
+from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
@@ -74,6 +75,12 @@ class Visit(models.Model):
         indexes = [
             models.Index(fields=["link", "-at"], name="visit_link"),
             models.Index(fields=["campaign", "-at"], name="visit_campaign"),
+            # Whose hashes are still to be forgotten, by age.
+            models.Index(
+                fields=["at"],
+                name="visit_to_forget",
+                condition=~Q(network_hash="") | ~Q(visitor_hash=""),
+            ),
         ]
 
     def __str__(self) -> str:

@@ -18,12 +18,14 @@ from typing import Any, TypeAlias
 import numpy as np
 from django.db import connection
 
+from referrals.models import CircleTry
 from referrals.risk.identities import identities_of
 from referrals.risk.people import NONE, Ints, Rows
 
 # Larger campaigns are looked at by their newest people: a look must end.
 PEOPLE_MAX = 500_000
 STEP = 5_000  # people a statement: some 100 ms
+CIRCLES_MAX = 100_000  # the newest; a farm's are all alike
 
 _PEOPLE = """
 WITH edge AS MATERIALIZED (
@@ -89,7 +91,7 @@ def campaign_people(
         network=_numbered([row[4] for row in rows]),
         payee=_numbered([row[5] for row in rows]),
         active=active if reports else active[:, :0],
-        refused=np.empty((0, 2), np.int64),
+        refused=_refused(campaign_id, place),
     )
     return list(place), people
 
@@ -129,6 +131,17 @@ def _tops(people: Sequence[bytes]) -> list[Row]:
             (bytes(person), None, NEVER, NEVER, None, payee, False, True)
             for person, payee in cursor.fetchall()
         ]
+
+
+def _refused(campaign_id: uuid.UUID, place: dict[bytes, int]) -> Ints:
+    """The newest circles that somebody tried to close."""
+    tries = CircleTry.objects.filter(campaign=campaign_id).order_by("-id")[:CIRCLES_MAX]
+    pairs = [
+        (place[bytes(friend)], place[bytes(inviter)])
+        for friend, inviter in tries.values_list("invitee", "inviter")
+        if bytes(friend) in place and bytes(inviter) in place
+    ]
+    return np.array(pairs, np.int64).reshape(-1, 2)
 
 
 def _numbered(hashes: list[str | None]) -> Ints:

@@ -8,8 +8,13 @@ import pytest
 from django.urls import reverse
 
 from campaign.models import CampaignGrowth
+from engine.lib.money import yuan
 from engine.models import AuditEvent
 from engine.staff.reauth import SESSION_KEY
+from packets import settlement
+from packets.holds.resolving import hold_release
+from packets.models import Claim, Hold, Packet, Participant
+from packets.selectors import wallet_balance
 from referrals.forest import pictures
 from referrals.forest.bans import person_ban
 from referrals.models import Ban, Referral
@@ -17,6 +22,7 @@ from tests import world
 from tests.admin import desk
 from tests.campaign import stage
 from tests.referrals.stage import app_of, bind, sharing
+from tests.wallets import assert_sound
 
 pytestmark = pytest.mark.django_db(transaction=True)
 LIST = "/admin/referrals/referral/"
@@ -117,3 +123,56 @@ def test_who_may_not_ban_looks_only(growth: CampaignGrowth) -> None:
     assert "data-act" not in ann.get(page_of(growth, "ann")).content.decode()
     assert ann.post(f"{LIST}ban/{made.pk}/lift/", {"reason": "x"}).status_code == 403
     assert ann.get(f"{LIST}person/{growth.campaign.pk}/nonsense/").status_code == 404
+
+
+def test_what_somebody_won_here_is_held_once_and_nothing_else(growth: CampaignGrowth) -> None:
+    """Never more than is there, and never what was won elsewhere."""
+    ria, app = desk.at_desk("risk"), app_of(growth.campaign)
+    packet = Packet.objects.get(campaigns=growth.campaign)
+    elsewhere = world.open_packet(500, 1, client_apps=[app])
+    for one in (packet, elsewhere):
+        world.claim(one, world.person("ann", app))
+        while settlement.settle_lane(one.lanes.get().pk).left:
+            pass
+    won = Claim.objects.get(packet=packet).amount_fen
+    path = page_of(growth, "ann") + "hold/"
+    assert f"{path}" in ria.get(page_of(growth, "ann")).content.decode()
+    assert ria.post(path, {}).status_code == 422
+
+    assert yuan(won) in ria.get(path).content.decode()
+    assert ria.post(path, {"reason": "a look"}).status_code == 302
+    again = ria.post(path, {"reason": "a look"})
+
+    assert again.status_code == 422 and "in this campaign" in again.content.decode()
+    hold = Hold.objects.get()
+    assert (hold.amount_fen, hold.reasons, hold.opened_by) == (won, ["staff"], "staff:risk")
+    assert hold.funder_id == growth.campaign.account_id
+    assert wallet_balance(who(growth, "ann")).available_fen == 500
+    hold_release(hold_id=hold.pk, actor="staff:eva", reason="fine")
+    assert ria.post(path, {"reason": "another look"}).status_code == 302
+    assert desk.at_desk("operations").get(path).status_code == 403
+    assert ria.get(path.replace(who(growth, "ann").hex(), "zz")).status_code == 404
+    assert_sound()
+
+
+def test_a_person_is_erased_at_the_desk_or_it_says_what_is_left(growth: CampaignGrowth) -> None:
+    ria, app = desk.at_desk("risk"), app_of(growth.campaign)
+    path = reverse("admin:referrals_erase")
+    world.claim(Packet.objects.get(campaigns=growth.campaign), world.person("ann", app))
+    Participant.objects.create(digest=who(growth, "dan"), client_app_id=app, subject="dan")
+    words = {"app": app, "reason": "by mail"}
+
+    assert "No money moves" in ria.get(path).content.decode()
+    unfinished = ria.post(path, {**words, "user": "ann"})
+    unknown = ria.post(path, {**words, "user": "Dan"})
+    assert Participant.objects.count() == 2
+    assert ria.post(path, {**words, "user": "dan"}).status_code == 302
+
+    assert unfinished.status_code == unknown.status_code == 422
+    assert "claims that aren&#x27;t settled (1, ¥" in unfinished.content.decode()
+    assert "Nothing that says who they are is kept." in unknown.content.decode()
+    assert Participant.objects.get().subject == "ann"
+    event = AuditEvent.objects.get(action="person.erase")
+    assert (event.actor, event.reason) == ("staff:risk", "by mail")
+    chinese = desk.at_desk("risk", "zoe", lang="zh-hans").get(path).content.decode()
+    assert "没有资金变动" in chinese

@@ -41,6 +41,7 @@ from packets.models import (
     Hold,
     LimitRule,
     Packet,
+    Participant,
     Payout,
     PayoutMark,
     ProviderAccount,
@@ -265,6 +266,20 @@ def press_ban(client: Client, scene: Scene) -> Any:
     who = wallets.digest(scene.campaign.client_apps.get(), "mallory").hex()
     path = f"/admin/referrals/referral/person/{scene.campaign.pk}/{who}/ban/"
     return client.post(path, {"reason": "one phone, many people"})
+
+
+def press_erase(client: Client, scene: Scene) -> Any:
+    words = {"app": scene.campaign.client_apps.get().pk, "user": "ann", "reason": "by mail"}
+    return client.post("/admin/referrals/referral/erase/", words)
+
+
+def scene_somebody() -> Scene:
+    scene = scene_live()
+    app = scene.campaign.client_apps.get()
+    Participant.objects.create(
+        digest=wallets.digest(app, "ann"), client_app_id=app.pk, subject="ann"
+    )
+    return scene
 
 
 def scene_risk_rule() -> Scene:
@@ -510,6 +525,9 @@ STORIES: dict[Act, Story] = {
     ),
     Act.BAN_PERSON: Story(
         scene_live, press_ban, lambda scene: Ban.objects.filter(lifted_at=None).count() == 1
+    ),
+    Act.ERASE_PERSON: Story(
+        scene_somebody, press_erase, lambda scene: not Participant.objects.exists()
     ),
     Act.SET_RISK_RULES: Story(
         scene_risk_rule,

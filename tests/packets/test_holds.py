@@ -284,7 +284,7 @@ def test_closing_a_packet_returns_what_nobody_claimed_and_nothing_of_a_hold() ->
         "DELETE FROM packets_hold",
         "UPDATE packets_riskrule SET most = 9",
         "DELETE FROM packets_riskrule",
-        "UPDATE packets_holdappeal SET text_encrypted = ''",
+        "UPDATE packets_holdappeal SET text_encrypted = 'other words'",
         "UPDATE packets_claimstate SET state = 'parked', transfer_id = NULL WHERE state = 'held'",
     ],
 )

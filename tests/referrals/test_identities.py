@@ -15,6 +15,7 @@ from engine.models import ClientApp
 from packets import sightings
 from packets.models import Packet
 from packets.sightings import Sighting
+from referrals.forest.binding import BindResult
 from referrals.models import Identity
 from referrals.risk import noting
 from referrals.risk.detectors import Reason, find
@@ -187,6 +188,26 @@ def test_what_waits_is_bounded() -> None:
 
 
 # --- what it is for -------------------------------------------------------------------------------
+
+
+@database
+def test_circles_that_were_refused_are_read_once() -> None:
+    growth = sharing()
+    app = app_of(growth.campaign)
+    for inviter, friend in pairwise(("ann", "bob", "cem", "dan", "eve", "fay")):
+        bind(growth, friend, inviter)
+    for _ in range(2):
+        assert bind(growth, "ann", "cem") is BindResult.CYCLE
+    assert bind(growth, "ann", "ann") is BindResult.SELF
+
+    people, rows = campaign_people(growth.campaign_id)
+
+    [[friend, inviter]] = rows.refused.tolist()
+    assert people[friend] == world.person("ann", app).participant
+    assert people[inviter] == world.person("cem", app).participant
+    noting.sightings_keep([seen(name, "phone-1", app=app) for name in ("ann", "bob", "cem")])
+    people, rows = campaign_people(growth.campaign_id)
+    assert Reason.CYCLE in find(rows)[0].evidence
 
 
 @database

@@ -1,0 +1,1 @@
+"""What people may ask for: that traces are forgotten with time, and that a person goes."""
