@@ -22,7 +22,7 @@ from engine.lib.errors import ServiceError, TransitionRefused
 from engine.lib.money import yuan
 from engine.lib.problem import IdempotencyKeySpent
 from packets import ledger, services
-from packets.models import Account, Gate, Lane, Packet, Participant, PeoplePacket
+from packets.models import Account, Block, Gate, Lane, Packet, Participant, PeoplePacket
 from packets.wallets import one_at_a_time, wallet_of, young_fen
 
 GATE = "people"
@@ -67,6 +67,7 @@ def people_packet_create(*, sender: Caller, wanted: Wanted, key: str) -> Packet:
         if PeoplePacket.objects.filter(participant=sender.participant, key=key).exists():
             raise IdempotencyKeySpent
         gate = _open_gate()
+        _require_not_blocked(sender.participant)
         wallet = wallet_of(sender.participant)
         if wallet is None or wallet.balance_fen < wanted.total_fen:
             raise _too_little()
@@ -142,6 +143,12 @@ def _open_gate() -> Gate:
         if gate.state != Gate.State.OPEN:
             raise TransitionRefused(str(_("Sending packets")), gate.state, (Gate.State.OPEN,))
     return gates[GATE]
+
+
+def _require_not_blocked(participant: bytes) -> None:
+    """Whoever is banned everywhere passes nothing on; their open packets were paused by the ban."""
+    if Block.objects.filter(gate__key__in=[GATE, Gate.ALL], participant=participant).exists():
+        raise ServiceError("", "blocked", _("You can't send packets any more."))
 
 
 def _draft(sender: Caller, wanted: Wanted, wallet: Account, gate: Gate) -> Packet:

@@ -13,6 +13,7 @@ from engine.lib import clock
 from engine.models import AuditEvent, ClientApp, IdempotencyRecord
 from packets import closing, settlement
 from packets import services as packet_services
+from packets.blocking import block_add, block_remove
 from packets.holds.resolving import hold_forfeit
 from packets.models import Account, Gate, Hold, Packet, PeoplePacket
 from packets.people_packets import MAX_OPEN
@@ -267,6 +268,17 @@ def test_only_so_many_unfinished_packets_a_person(
     assert send(alice).json["errors"][0]["code"] == "too_many_open"
     alice.post(f"/packets/{first.json['id']}/claims")
     # One that is claimed to the end doesn't count any more.
+    assert send(alice).status == 201
+
+
+def test_whoever_is_banned_everywhere_sends_nothing(alice: Visitor, app: ClientApp) -> None:
+    block_add(gate_key=Gate.ALL, participant=digest(app, "alice"))
+    before = books()
+
+    assert send(alice).json["errors"][0]["code"] == "blocked"
+    assert books() == before
+
+    block_remove(gate_key=Gate.ALL, participant=digest(app, "alice"))
     assert send(alice).status == 201
 
 

@@ -25,7 +25,7 @@ class Packets(ParticipantView):
             "(`grp`), or where it names none, by whoever of the same app knows the id. You may "
             "claim a portion of it yourself. What nobody has claimed when it closes goes back to "
             "your wallet. 422 with nothing moved: `insufficient_funds`, `portions_too_small`, "
-            "`money_too_young`, `too_many_open`."
+            "`money_too_young`, `too_many_open`, `blocked`."
         ),
         parameters=[KEY_PARAMETER],
         request=schemas.PacketBody,
