@@ -15,7 +15,7 @@ FIND_PYTHON = found=; for p in "$(PYTHON)" python3 /usr/bin/python3 python3.14 p
 	done; \
 	[ -n "$$found" ] || { echo "! no Python 3.11 or newer found; name one: make $@ PYTHON=/path/to/python3" >&2; exit 1; }
 # Of the pictures that the browser tests can take, those that the docs show.
-PICTURES = log-in choose builder growth review live kill payout-desk payout-queue payout payout-decide reconciliation difference share share-app share-won share-earned case case-release case-forfeit
+PICTURES = log-in choose builder growth review live kill payout-desk payout-queue payout payout-decide reconciliation difference share share-app share-won share-earned case case-release case-forfeit disclosure
 # Most tests wait for servers, so two processes, each with servers of its own, take half the time.
 # A file stays in one of them: its tests share what they started.
 SIDE_BY_SIDE = -n 2 --dist loadfile --no-loadscope-reorder

@@ -46,6 +46,8 @@ WORDS = {
            "What my invitations have earned", "This link bothers me", "Complain", "Thank you"),
 }  # fmt: skip
 
+RULES = {"zh-hans": "规则与概率", "en": "Rules and odds"}
+
 
 @pytest.fixture
 def phone(browsers: dict[str, Browser], live_server: Any) -> Iterator[Any]:
@@ -70,10 +72,12 @@ def phone(browsers: dict[str, Browser], live_server: Any) -> Iterator[Any]:
         context.close()
 
 
-def picture(page: Page, name: str, language: str) -> None:
+def picture(page: Page, name: str, language: str, *, top: bool = False) -> None:
+    """The whole page's content, or what the phone shows of it first (`top`)."""
     if PICTURES and (not PICTURES_ONLY or name in PICTURES_ONLY):
         path = Path(PICTURES) / f"{name}.{'zh' if language == 'zh-hans' else 'en'}.png"
-        page.locator("main").screenshot(path=path, animations="disabled")
+        target: Page | Any = page if top else page.locator("main")
+        target.screenshot(path=path, animations="disabled")
         shrink(path)
 
 
@@ -94,6 +98,12 @@ def test_a_friend_opens_joins_and_claims_and_the_inviter_is_paid(
     expect(page.locator("h1")).to_have_text(title)
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     picture(page, "share", language)
+    # What was published is one step away, and fits the phone too.
+    page.get_by_role("link", name=RULES[language]).click()
+    expect(page.locator("section").first).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    picture(page, "disclosure", language, top=True)
+    page.goto(f"/s/{link.code}")
     page.get_by_role("link", name=button).click()
     expect(page.get_by_role("button", name=join)).to_be_visible()
     picture(page, "share-app", language)
