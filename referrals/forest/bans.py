@@ -281,7 +281,9 @@ def _hold_one(ban_id: int, reward_id: int) -> bool:
         ban = Ban.objects.select_for_update(of=("self",)).get(pk=ban_id)
         if ban.lifted_at or ban.rewards.filter(reward=reward_id).exists():
             return False
-        reward = Reward.objects.select_related("claim__packet").get(pk=reward_id)
+        reward = Reward.objects.select_related("claim__packet", "referral__campaign").get(
+            pk=reward_id
+        )
         try:
             hold = reward_freeze(
                 reward=reward,

@@ -33,6 +33,7 @@ _MATTERS: dict[str, Any] = {
     "wallet": gettext_lazy("money in the wallet"),
     "held": gettext_lazy("money that is held for review"),
     "claims": gettext_lazy("claims that aren't settled"),
+    "rewards": gettext_lazy("rewards that are earned and not granted yet"),
     "holds": gettext_lazy("holds that nobody has decided on"),
     "payouts": gettext_lazy("withdrawals under way"),
     "packets": gettext_lazy("packets of their own that aren't closed"),
@@ -49,6 +50,24 @@ SELECT 'claims', count(*), sum(claim.amount_fen)::bigint
   FROM packets_claim AS claim
   LEFT JOIN packets_claimstate AS became ON became.claim_id = claim.id
  WHERE claim.participant = %(person)s AND COALESCE(became.state, 'parked') = 'parked'
+ UNION ALL
+-- Not those that wait for a ban to be lifted, or a person of ours to let somebody go.
+SELECT 'rewards', count(*), 0
+  FROM referrals_qualification AS due
+  JOIN referrals_referral AS edge ON edge.id = due.referral_id
+  JOIN campaign_campaigngrowth AS growth ON growth.campaign_id = edge.campaign_id
+ WHERE due.done_at IS NULL AND due.qualified_by <> ''
+   AND (edge.inviter = %(person)s AND growth.inviter_packet_id IS NOT NULL
+     OR edge.invitee = %(person)s AND growth.invitee_packet_id IS NOT NULL)
+   AND NOT EXISTS (SELECT FROM referrals_reward AS reward
+                    WHERE reward.referral_id = edge.id AND reward.participant = %(person)s)
+   AND NOT EXISTS (SELECT FROM referrals_ban AS ban
+                    WHERE ban.participant = %(person)s AND ban.lifted_at IS NULL
+                      AND COALESCE(ban.campaign_id, edge.campaign_id) = edge.campaign_id)
+   AND NOT EXISTS (SELECT FROM referrals_riskmember AS member
+                     JOIN referrals_riskcase AS found ON found.id = member.case_id
+                    WHERE member.participant = %(person)s AND member.cleared_at IS NULL
+                      AND member.campaign_id = edge.campaign_id AND found.decision = 'deny')
  UNION ALL
 SELECT 'holds', count(*), sum(amount_fen)::bigint
   FROM packets_hold WHERE participant = %(person)s AND state = 'open'

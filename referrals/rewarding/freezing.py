@@ -1,7 +1,8 @@
 """A reward's money waits once, however many want it to: bans, and cases of risk.
 
 Whoever wants to hold it has the person alone, and looks whether another of them has it already, or
-has seen it forfeited: a second hold would take other money of theirs.
+has seen it forfeited, and how much of what was won in the campaign isn't held: more than that would
+be other money of theirs.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from django.db import connection
 from django.db.models import Q
 
 from packets.holds.holding import hold_wallet
 from packets.holds.rules import RiskReason
 from packets.models import Hold
+from packets.wallets import one_at_a_time
 from referrals.models import Reward
+from referrals.risk.wallets import holdable_fen
 
 _ENDED_AS = """EXISTS (
     SELECT FROM packets_hold AS taken
@@ -44,14 +46,18 @@ def reward_freeze(
 
     Within the caller's transaction, which writes down whose hold it is.
     """
-    _alone(bytes(reward.participant))
+    person = bytes(reward.participant)
+    one_at_a_time(person)
     if _is_taken(reward):
         raise HeldAlready
     claim = reward.claim
     assert claim is not None
+    amount_fen = min(claim.amount_fen, holdable_fen(person, reward.referral.campaign))
+    if not amount_fen:
+        return None
     return hold_wallet(
-        participant=bytes(reward.participant),
-        amount_fen=claim.amount_fen,
+        participant=person,
+        amount_fen=amount_fen,
         funder_id=claim.packet.funder_id,
         reasons=reasons,
         evidence=evidence,
@@ -64,10 +70,3 @@ def reward_freeze(
 def _is_taken(reward: Reward) -> bool:
     taken = Hold.objects.filter(state__in=[Hold.State.OPEN, Hold.State.FORFEITED])
     return taken.filter(Q(ban__reward=reward) | Q(risk__reward=reward)).exists()
-
-
-def _alone(person: bytes) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"freeze:{person.hex()}"]
-        )

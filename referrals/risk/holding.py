@@ -50,7 +50,9 @@ def _hold(reward_id: int, member_id: int) -> bool:
         # whoever lets the person go has waited for it.
         if member.cleared_at or RiskReward.objects.filter(reward=reward_id).exists():
             return False
-        reward = Reward.objects.select_related("claim__packet").get(pk=reward_id)
+        reward = Reward.objects.select_related("claim__packet", "referral__campaign").get(
+            pk=reward_id
+        )
         case = member.case
         try:
             hold = reward_freeze(

@@ -108,8 +108,9 @@ BEGIN
     what := 'visits'; GET DIAGNOSTICS changed = ROW_COUNT; RETURN NEXT;
 
     UPDATE referrals_sharelink
-       SET revoked_at = clock_timestamp(), revoke_reason = 'the person was erased'
-     WHERE participant = p_participant AND revoked_at IS NULL;
+       SET revoked_at = COALESCE(revoked_at, clock_timestamp()),
+           revoke_reason = 'the person was erased' -- so no ban that is lifted gives them back
+     WHERE participant = p_participant AND revoke_reason <> 'the person was erased';
     what := 'share links'; GET DIAGNOSTICS changed = ROW_COUNT; RETURN NEXT;
 
     DELETE FROM engine_forcedoutcome WHERE client_app_id = p_app AND subject = p_subject;

@@ -24,6 +24,7 @@ from referrals.linking import links
 from referrals.models import Ban, BanReward, Referral, Reward, ShareLink
 from referrals.rewarding import freezing, granting
 from referrals.rewarding.granting import NotYet, Share, reward_grant
+from referrals.risk.wallets import wallet_hold
 from tests import wallets, world
 from tests.conftest import wait_until
 from tests.referrals.rewarding import claims, earned, known, rewarding, settle
@@ -337,12 +338,29 @@ def test_what_was_forfeited_once_is_not_held_again() -> None:
     assert Hold.objects.count() == 1
 
 
+def test_what_staff_hold_already_is_not_held_again_out_of_other_money() -> None:
+    growth = rewarding()
+    bind(growth, "bob", "ann")
+    rewarded(growth, "ann")
+    settle(growth)
+    wallets.fill(growth.campaign.client_apps.get(), ["ann"], 5_000)
+    wallet_hold(
+        participant=who(growth, "ann"), campaign=growth.campaign, actor="staff:eva", reason="odd"
+    )
+    ban(growth, "ann")
+    carry_out()
+
+    assert held_fen(growth, "ann") == 100
+    assert BanReward.objects.get().hold is None
+
+
 @pytest.mark.control
 def test_bans_that_do_not_look_at_each_other_hold_other_money_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(bans, "_REWARDS", bans._REWARDS.replace(freezing.IS_HELD, "false"))
     monkeypatch.setattr(freezing, "_is_taken", lambda reward: False)
+    monkeypatch.setattr(freezing, "holdable_fen", lambda person, campaign: 1_000)
     growth, _first = _banned_twice()
 
     assert held_fen(growth, "ann") == 200

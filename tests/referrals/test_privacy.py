@@ -40,6 +40,7 @@ from packets.providers.base import Kind, Order
 from packets.providers.base import Result as Said
 from packets.sightings import Sighting
 from referrals.events.receiving import Event, events_receive
+from referrals.forest.bans import ban_lift, person_ban
 from referrals.forest.binding import Touch, referral_bind
 from referrals.linking.places import place_of
 from referrals.linking.visits import visit_record
@@ -62,6 +63,7 @@ from referrals.tasks import identities_forget
 from tests import wallets, world
 from tests.conftest import wait_until
 from tests.packets.payouts.stage import Rail, due_now, use
+from tests.referrals.rewarding import qualified, rewarding
 from tests.referrals.stage import app_of, bind, link_of, sharing
 from tests.webhooks.stage import make_endpoint
 
@@ -557,3 +559,28 @@ def test_workers_forget_by_themselves(growth: CampaignGrowth, settings: Any) -> 
     identities_forget()
     left = Identity.objects.values_list("participant", flat=True).distinct()
     assert [bytes(one) for one in left] == [world.person("young").participant]
+
+
+def test_a_reward_that_is_earned_and_not_granted_yet_comes_first() -> None:
+    growth = rewarding()
+    due = qualified(growth, "bob", USER)
+    assert [matter.what for matter in unfinished(app(growth).pk, USER)] == ["rewards"]
+
+    person_ban(
+        participant=who(growth).participant, campaign=growth.campaign, actor="x", reason="a farm"
+    )
+    assert unfinished(app(growth).pk, USER) == [], "it waits for us, and maybe for ever"
+    assert due.done_at is None
+
+
+def test_lifting_a_ban_gives_an_erased_person_no_links_back() -> None:
+    growth = sharing()
+    link = link_of(growth, USER)
+    made = person_ban(
+        participant=who(growth).participant, campaign=growth.campaign, actor="x", reason="a farm"
+    )
+    erase(growth)
+    ban_lift(ban_id=made.pk, actor="x", reason="over")
+
+    link.refresh_from_db()
+    assert (link.revoked_at is None, link.revoke_reason) == (False, "the person was erased")
