@@ -189,12 +189,10 @@ def test_a_banned_person_is_blocked_at_both_doors_until_the_ban_is_lifted(
         for user in ("bob", "cem", "dan")
     ]
 
-    assert all(set(heard) == {"result", "packet", "replayed"} for heard in claims("cem", here))
+    assert all("claim" not in heard for heard in claims("cem", here))
     world.wipe_redis()
     assert results("cem", here) == results("dan", here) == results("dan", elsewhere) == {"blocked"}
-    assert [heard["replayed"] for heard in claims("bob", here)] == [True, True], (
-        "what was won stays"
-    )
+    assert [heard["replayed"] for heard in claims("bob", here)] == [True, True], "it stays won"
     assert Claim.objects.count() == 1
     assert results("cem", elsewhere) == results("eve", here) == {"won"}
 

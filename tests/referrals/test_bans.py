@@ -383,8 +383,12 @@ def _cem_claims(growth: CampaignGrowth, packet: Packet) -> Outcome:
 
 def test_a_process_that_remembers_the_packet_blocks_within_seconds() -> None:
     growth, packet = _packet_from_which_cem_is_banned()
-    seen = registry.view(packet.pk)
-    wait_until(lambda: registry.view(packet.pk) is not seen, 5.0, "another look at the packet")
+
+    def knows() -> bool:
+        view = registry.view(packet.pk)
+        return view is not None and bool(view.blocked)
+
+    wait_until(knows, 5.0, "another look at the packet")
 
     assert _cem_claims(growth, packet).result is Result.BLOCKED
     assert not Claim.objects.exists()
