@@ -126,4 +126,6 @@ def test_all_of_a_case_is_decided_with_a_reason_and_the_password() -> None:
 
     assert ria.post(f"{page}ban/do/", {"reason": "a farm"}).status_code == 302
     risk_work()
-    assert Ban.objects.count() == len(CHAIN)
+    banned = {bytes(one) for one in Ban.objects.values_list("participant", flat=True)}
+    assert banned == {who(growth, name) for name in CHAIN}
+    assert set(Ban.objects.values_list("campaign", "reason")) == {(case.campaign_id, "a farm")}

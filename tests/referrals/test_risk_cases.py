@@ -32,7 +32,7 @@ from referrals.risk.reading import campaign_people
 from tests import wallets, world
 from tests.admin import desk
 from tests.referrals.farming import CHAIN, FAMILY, farm_and_family, pay_out, sweep, who
-from tests.referrals.stage import app_of, sharing
+from tests.referrals.stage import app_of, bind, sharing
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -88,7 +88,9 @@ def test_people_are_read_step_by_step_and_the_newest_where_there_are_too_many(
     assert set(newest) == {who(growth, name) for name in FAMILY}
 
 
-def test_a_campaign_is_looked_at_when_something_came(growth: CampaignGrowth) -> None:
+def test_a_campaign_is_looked_at_when_something_came() -> None:
+    growth = sharing()
+    bind(growth, "bob", "ann")
     assert campaigns_due() == [growth.campaign.pk]
     campaigns_sweep()
     long_ago = RiskLook.objects.filter(campaign=growth.campaign)
