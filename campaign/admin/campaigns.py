@@ -310,7 +310,7 @@ def _links(user: Any, campaign: Campaign) -> list[dict[str, Any]]:
                 "label": _("Growth figures"),
                 "icon": "insights",
                 "address": reverse("admin:referrals_growth_of", args=[campaign.pk]),
-                "act": "growth",
+                "act": "growth_figures",
             }
         )
     if user.has_perm("packets.view_claim"):

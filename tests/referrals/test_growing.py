@@ -238,4 +238,12 @@ def test_a_hundred_thousand_people_by_copy() -> None:
     assert said["outcomes"]["packets_participant"] == people
     assert Referral.objects.count() == said["invited"] > people / 2
     assert Qualification.objects.count() == said["invited"]
+    begun = time.process_time(), time.monotonic()
+    found = report(copied.campaign, database_now())
+    cpu_s, wall_s = time.process_time() - begun[0], time.monotonic() - begun[1]
+    print(f"growth figures: {cpu_s:.1f} s of CPU here, {wall_s:.1f} s in all")
+    assert found["funnel"]["people"] == people
+    for name in ("invited", "largest"):
+        assert found["spread"][name] == said[name]
+    assert found["spread"]["virality"] == pytest.approx(said["virality"], abs=0.001)
     call_command("audit_money", stdout=io.StringIO())
