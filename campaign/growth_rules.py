@@ -142,13 +142,14 @@ def check_reward(campaign: Campaign, packet: Packet, field: str) -> None:
         )
 
 
-def require_no_reward(packet_id: uuid.UUID) -> None:
+def require_no_reward(packet: Packet) -> None:
     """A packet that rewards are paid from can't be taken out of its campaign."""
-    if _pays_rewards(packet_id):
+    if _pays_rewards(packet.pk):
         raise ServiceError(
             "packet",
             "is_reward",
-            _("Rewards are paid from this packet; choose another for them first."),
+            _("Rewards are paid from the packet %(name)s; choose another for them first."),
+            name=str(packet),
         )
 
 

@@ -324,7 +324,9 @@ def _write(
         ),
     )
     for packet in packets.forms:
-        step(packet, lambda p=packet: _followed(campaign, packets, p, user, actor))
+        # Why one can't be removed stands above the form: its own card is hidden.
+        owner = packet if packet in packets.kept else form
+        step(owner, lambda p=packet: _followed(campaign, packets, p, user, actor))
     step(
         form,
         lambda: services.campaign_update(campaign_id=campaign.pk, actor=actor, by=user, **wanted),

@@ -333,7 +333,7 @@ def campaign_packet_remove(
         campaign = campaign_locked(campaign_id)
         require_state(campaign, EDITABLE)
         link = _link(campaign, packet_id)
-        growth_rules.require_no_reward(packet_id)
+        growth_rules.require_no_reward(link.packet)
         before = {"packet": link.packet.public_id, "total_fen": link.packet.total_fen}
         link.delete()
         packet_services.packet_discard(packet_id=packet_id)

@@ -204,5 +204,29 @@ def test_a_copy_in_the_builder_spreads_as_its_model() -> None:
     assert copy.invitee_packet_id != growth_of(campaign).invitee_packet_id
 
 
+def test_a_reward_packet_that_is_removed_in_the_builder_is_refused_above_the_form() -> None:
+    campaign, client = drafted(), desk.at_desk()
+    services.growth_reward_packets_make(
+        campaign_id=campaign.pk, inviter_fen=100, invitee_fen=0, friends=20, actor="x"
+    )
+    address = f"{HOME}{campaign.pk}/edit/"
+    shown = client.get(address)
+    packets = [
+        {"packet": form.initial["packet"], "total": f"{form.initial['total'] / 100:.2f}",
+         "count": form.initial["count"], "strategy": form.initial["strategy"]}
+        for form in shown.context["packets"]
+    ]  # fmt: skip
+    typed = desk.form(
+        campaign.client_apps.get(), packets[0], {**packets[1], "DELETE": "on"}, slug=campaign.slug
+    )
+    campaign.refresh_from_db()
+    answer = client.post(
+        address, {**typed, "packets-INITIAL_FORMS": "2", "version": campaign.version}
+    )
+    assert answer.status_code == 422
+    assert "Rewards are paid from the packet" in words(answer).split("data-packets")[0]
+    assert campaign.links.count() == 2
+
+
 def growth_of(campaign: Campaign) -> CampaignGrowth:
     return CampaignGrowth.objects.get(campaign=campaign)

@@ -31,6 +31,7 @@
     targeted.addEventListener("change", apply);
     apply();
     tiers(packet);
+    if (part(packet, "DELETE").checked) packet.classList.add("is-gone");
     find("[data-remove]", packet).addEventListener("click", () => {
       part(packet, "DELETE").checked = true;
       packet.classList.add("is-gone");
