@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from campaign.models import CampaignGrowth
+from campaign.services import campaign_packet_remove
 from engine.lib import clock
 from engine.lib.errors import ServiceError
 from engine.models import AuditEvent, ClientApp
@@ -26,6 +27,7 @@ from tests import world
 from tests.admin import desk
 from tests.api.conftest import _forget, app, door, visit  # noqa: F401 (fixtures)
 from tests.api.doors import Visitor
+from tests.campaign import stage
 from tests.referrals.rewarding import claims, due_again, known, rewarding, sweep, ticketed
 from tests.referrals.stage import app_of, bind
 
@@ -314,3 +316,15 @@ def test_staff_see_rewards_and_events() -> None:
     assert "the friend" not in rewards
     assert "known" in ann.get("/admin/referrals/serverevent/?q=ann").content.decode()
     assert ann.get("/admin/referrals/reward/?state=granted").status_code == 200
+
+
+def test_a_packet_that_a_rule_names_is_not_taken_out_of_its_draft() -> None:
+    campaign = stage.draft()
+    packet = stage.add_packet(campaign, needs_ticket=True)
+    ticket_rule_set(wanted=Wanted(campaign=campaign, packet=packet, by="daily"), actor="x")
+
+    with pytest.raises(ServiceError) as caught:
+        campaign_packet_remove(campaign_id=campaign.pk, packet_id=packet.pk, actor="x")
+
+    assert (caught.value.field, caught.value.code) == ("packet", "in_use")
+    assert campaign.links.filter(packet=packet).exists()
