@@ -9,11 +9,7 @@ from tests.browser.hand import PICTURE_MAX_BYTES
 
 BASE = Path(__file__).resolve().parent.parent.parent
 PICTURES = BASE / "docs" / "pictures"
-NAMES = ("marketing", "payouts", "reconciling", "sharing", "farms")
-PAGES = [
-    BASE / "README.md",
-    *(BASE / "docs" / f"{name}.md" for name in NAMES),
-]
+PAGES = [BASE / "README.md", *sorted((BASE / "docs").glob("*.md"))]
 _SHOWN = re.compile(r"!\[[^\]]*\]\(([^)]+\.png)\)")
 
 

@@ -118,10 +118,9 @@ def test_what_the_copy_says_about_itself_is_for_its_owner_alone(laisee: Copy) ->
 
 
 def test_nothing_outlives_a_killed_supervisor_and_the_data_stay(tmp_path: Path) -> None:
-    copy = Copy(tmp_path, new=True)
+    copy = Copy(tmp_path)
     try:
         copy.start()
-        assert "making the database" in copy.text()
         secret = copy.env["SECRET_KEY"]
         assert copy.supervisor is not None
         copy.supervisor.kill()
@@ -131,7 +130,7 @@ def test_nothing_outlives_a_killed_supervisor_and_the_data_stay(tmp_path: Path) 
         copy.start()
 
         assert copy.env["SECRET_KEY"] == secret
-        assert "making the database" not in copy.text().rpartition("ready:")[0].split("ready:")[-1]
+        assert "making the database" not in copy.text()
         _stop_although_a_client_stalls(copy)
         assert copy.alive() == []
         assert list(copy.places.run.glob("*.pid")) == []
@@ -150,6 +149,7 @@ def _stop_although_a_client_stalls(copy: Copy) -> None:
         assert time.monotonic() - begun < 25
 
 
+@pytest.mark.nightly  # its database is made from nothing; restoring into such servers is tested
 def test_servers_of_yours_take_the_place_of_the_embedded_ones(
     tmp_path: Path, postgres_server: PostgresServer, valkey_server: ValkeyServer
 ) -> None:

@@ -19,8 +19,9 @@ from tests.private_copy import Copy
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(300)]
 
-PEOPLE = 1_500
-WINS_BEFORE_THE_FAULT = 200  # of 1,000: enough has happened, and enough is left to see it go on
+PEOPLE = 800
+PORTIONS = 500
+WINS_BEFORE_THE_FAULT = 100  # enough has happened, and enough is left to see it go on
 
 
 def web_answers(laisee: Copy) -> bool:
@@ -44,7 +45,7 @@ FAULTS: Faults = {
 )
 def test_every_answered_win_survives(laisee: Copy, name: str) -> None:
     fault, answers, process = FAULTS[name]
-    packet = drill.fresh_packet(laisee)
+    packet = drill.open_packet(laisee, PORTIONS)
     crowd = drill.crowd(laisee, packet, f"kill-{name}", people=PEOPLE)
     crowd.wait_for_wins(WINS_BEFORE_THE_FAULT)
     before = laisee.pids()[process]
@@ -62,8 +63,8 @@ def test_every_answered_win_survives(laisee: Copy, name: str) -> None:
     assert flowing_at is not None, "nobody won after the fault: the drill came too late"
     print(f"kill {name}: claims flowed again {flowing_at - answered_at:.2f} s after it answered")
     assert flowing_at - answered_at <= drill.RECOVERY_S
-    drill.assert_sold_out_exactly(figures, crowd.process.returncode, crowd.text())
-    drill.assert_settled_and_green(laisee, packet, drill.PORTIONS, drill.TOTAL_FEN)
+    drill.assert_sold_out_exactly(figures, crowd.process.returncode, crowd.text(), PORTIONS)
+    drill.assert_settled_and_green(laisee, packet, PORTIONS, PORTIONS * 100)
     if name == "redis":
         # The stock was really gone: the lane went on in a new epoch.
         epochs = {claim["epoch"] for claim in drill.export(laisee, packet)[1]}
@@ -72,7 +73,7 @@ def test_every_answered_win_survives(laisee: Copy, name: str) -> None:
 
 def test_a_worker_killed_while_it_settles_loses_and_doubles_nothing(laisee: Copy) -> None:
     """Killed inside a batch: its transfers wait for the escrow's row, which the test holds."""
-    packet = drill.fresh_packet(laisee)
+    packet = drill.open_packet(laisee, PORTIONS)
     crowd = drill.crowd(laisee, packet, "kill-worker", people=PEOPLE)
     wait_until(lambda: drill.settled_count(laisee, packet) > 0, 30, "the first settlement")
     for round_number in (1, 2, 3):
@@ -92,5 +93,5 @@ def test_a_worker_killed_while_it_settles_loses_and_doubles_nothing(laisee: Copy
         drill.wait_for_new_process(laisee, "worker", before)
     figures = crowd.finish()
     print(drill.totals_line("kill worker", figures))
-    drill.assert_sold_out_exactly(figures, crowd.process.returncode, crowd.text())
-    drill.assert_settled_and_green(laisee, packet, drill.PORTIONS, drill.TOTAL_FEN)
+    drill.assert_sold_out_exactly(figures, crowd.process.returncode, crowd.text(), PORTIONS)
+    drill.assert_settled_and_green(laisee, packet, PORTIONS, PORTIONS * 100)

@@ -17,6 +17,8 @@ from tests.private_copy import Copy
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(300)]
 
+PORTIONS = 400
+
 
 @pytest.fixture(scope="module")
 def laisee(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
@@ -74,21 +76,21 @@ def finish_well(crowd: drill.Crowd, winners: int) -> None:
 
 
 def test_an_older_backup_is_restored_by_one_command(laisee: Copy) -> None:
-    """200 claims are in the backup, 300 come after it; then the books are lost."""
-    packet = drill.fresh_packet(laisee)
-    early = drill.crowd(laisee, packet, "early", people=200)
-    finish_well(early, winners=200)
+    """100 claims are in the backup, 100 come after it; then the books are lost."""
+    packet = drill.open_packet(laisee, PORTIONS)
+    early = drill.crowd(laisee, packet, "early", people=100)
+    finish_well(early, winners=100)
     backup = laisee.root / "books.dump"
     print(engine_run(laisee, "backup", str(backup)))
     before = epochs(laisee)
-    late = drill.crowd(laisee, packet, "late", people=300)
-    finish_well(late, winners=300)
+    late = drill.crowd(laisee, packet, "late", people=100)
+    finish_well(late, winners=100)
     laisee.stop()
 
     print(engine_run(laisee, "restore", str(backup)))
     laisee.start()
 
-    assert len(drill.export(laisee, packet)[1]) == 200
+    assert len(drill.export(laisee, packet)[1]) == 100
     after = epochs(laisee)
     assert set(after) == set(before)
     for lane, (epoch, cause) in after.items():
@@ -96,18 +98,18 @@ def test_an_older_backup_is_restored_by_one_command(laisee: Copy) -> None:
         assert cause == "restored"
     assert laisee.manage_result("audit_money").returncode == 0
 
-    # The 200 hear what they heard. The 300 of whom the backup knows nothing are asked anew: what
+    # The first hear what they heard. Those of whom the backup knows nothing are asked anew: what
     # they hear now is in Postgres, and nothing is given beyond the packet.
-    finish_well(drill.crowd(laisee, packet, "early-again", ask_again=early.log), winners=200)
+    finish_well(drill.crowd(laisee, packet, "early-again", ask_again=early.log), winners=100)
     late.log.rename(late.log.with_suffix(".lost"))
-    finish_well(drill.crowd(laisee, packet, "late", people=1_000), winners=800)
+    finish_well(drill.crowd(laisee, packet, "late", people=400), winners=300)
     claims = drill.export(laisee, packet)[1]
-    assert sum(claim["amount_fen"] for claim in claims) == drill.TOTAL_FEN
-    assert len(claims) == drill.PORTIONS
+    assert sum(claim["amount_fen"] for claim in claims) == PORTIONS * 100
+    assert len(claims) == PORTIONS
     assert {claim["claim"] for claim in claims} >= {
         answer.claim for answer in read_log(early.log) if answer.won
     }
-    drill.assert_settled_and_green(laisee, packet, drill.PORTIONS, drill.TOTAL_FEN)
+    drill.assert_settled_and_green(laisee, packet, PORTIONS, PORTIONS * 100)
 
 
 @pytest.mark.control
