@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-.PHONY: help run demo crowd backup restore test lint types messages browser pictures nightly bench bench-docs clean venv venv-dev checks openapi
+.PHONY: help run demo crowd drill backup restore test lint types messages browser pictures nightly bench bench-docs clean venv venv-dev checks openapi
 
 PY := .venv/bin/python
 # The first Python from 3.11 on that can make a virtual environment; PYTHON=… overrides.
@@ -44,6 +44,9 @@ demo: venv ## run, send a crowd, show the money check, stay up
 
 crowd: venv ## send a crowd to the copy that runs (HOST=… PEOPLE=… IN_FLIGHT=…)
 	@exec $(PY) -m loadtest.crowd_run
+
+drill: venv ## replay a night with a verdict on latency, errors and money (DRILL=lny_eve PEAK=…)
+	@exec $(PY) -m loadtest.drill_run
 
 backup: venv ## keep the books (FILE=…; else a new file below DATA_DIR/backups)
 	@exec $(PY) -m engine.run backup --with-parent $(if $(FILE),"$(FILE)")

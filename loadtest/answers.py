@@ -46,6 +46,8 @@ class Answer:
     amount_fen: int | None = None
     replayed: bool = False
     attempt: int = 1
+    scheduled_at: float | None = None  # of a drill's arrival; `latency_ms` counts from there
+    late_ms: float = 0.0  # by which the crowd itself sent it too late
 
     @property
     def won(self) -> bool:
@@ -65,7 +67,16 @@ class Answer:
 
 
 def read_claim_answer(
-    *, user: str, kind: Kind, at: float, status: int, body: bytes, latency_ms: float, attempt: int
+    *,
+    user: str,
+    kind: Kind,
+    at: float,
+    status: int,
+    body: bytes,
+    latency_ms: float,
+    attempt: int,
+    scheduled_at: float | None = None,
+    late_ms: float = 0.0,
 ) -> Answer:
     """The answer behind a response to POST …/claims, whatever its body turns out to be."""
     parsed = _object(body)
@@ -94,6 +105,8 @@ def read_claim_answer(
         amount_fen=amount,
         replayed=replayed,
         attempt=attempt,
+        scheduled_at=scheduled_at,
+        late_ms=round(late_ms, 2),
     )
 
 

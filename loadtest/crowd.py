@@ -21,15 +21,13 @@ from locust import FastHttpUser, events, task
 from locust.env import Environment
 
 from loadtest.answers import Answer, AnswerLog, Kind, read_claim_answer, read_log
+from loadtest.patience import REQUEST_TIMEOUT_S, wait_before_retry
 from loadtest.plan import Errand, Plan, people_of
 from loadtest.target import mint_token
 
 ORDERS = "LAISEE_CROWD"  # the environment variable with the crowd's orders
 # How long a person keeps asking: longer than any restart we promise. Tests shorten it.
 PATIENCE_S = float(os.environ.get("LAISEE_CROWD_PATIENCE_S", "45"))
-REQUEST_TIMEOUT_S = 15.0  # longer than the server's own limits, so its answer is the one we hear
-RETRY_FIRST_S = 0.1
-RETRY_AT_MOST_S = 1.0  # the contract's "ask again in a second"
 IDLE_S = 0.02  # a hand without an errand looks again after this
 
 
@@ -101,13 +99,6 @@ def _close_log(environment: Environment, **_: Any) -> None:
     environment.process_exit_code = 0
     if crowd is not None:
         crowd.log.close()
-
-
-def wait_before_retry(headers: Mapping[str, str], attempt: int, dice: random.Random) -> float:
-    """Retry-After where it was given, else a doubling wait; with jitter, so nobody marches."""
-    asked = headers.get("Retry-After", "")
-    base = float(asked) if asked.isdigit() else RETRY_FIRST_S * 2 ** min(attempt - 1, 8)
-    return min(base, RETRY_AT_MOST_S) * dice.uniform(0.5, 1.0)
 
 
 class Hand(FastHttpUser):
