@@ -101,6 +101,7 @@ def test_a_friend_opens_joins_and_claims_and_the_inviter_is_paid(
     # What was published is one step away, and fits the phone too.
     page.get_by_role("link", name=RULES[language]).click()
     expect(page.locator("section").first).to_be_visible()
+    page.wait_for_load_state("load")  # its stylesheet too
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     picture(page, "disclosure", language, top=True)
     page.goto(f"/s/{link.code}")
