@@ -30,19 +30,19 @@ EDGES_A_STEP = 200
 # The advisory lock that whoever stores events shares, and whoever looks at new edges has alone.
 EVENTS = "growth:events"
 
-# The rows are locked in the order of their ids, whoever wakes them.
+# The rows are locked in the order of their ids, whoever wakes them. Each step is made once: where
+# Postgres misjudges a table's size, it would find a thousand events anew for each of as many edges.
 _WAKE = """
-UPDATE referrals_qualification AS edge
-   SET qualified_by = found.what, next_attempt_at = clock_timestamp(), attempts = 0
-  FROM ({found}) AS found
- WHERE edge.referral_id = found.referral_id AND edge.qualified_by = ''
-"""
-_LOCKED = """
+WITH asked AS MATERIALIZED ({asked}), found AS MATERIALIZED (
 SELECT waits.referral_id, asked.what
   FROM referrals_qualification AS waits
-  JOIN ({asked}) AS asked ON asked.referral_id = waits.referral_id
+  JOIN asked ON asked.referral_id = waits.referral_id
  WHERE waits.qualified_by = ''
- ORDER BY waits.referral_id FOR UPDATE OF waits
+ ORDER BY waits.referral_id FOR UPDATE OF waits)
+UPDATE referrals_qualification AS edge
+   SET qualified_by = found.what, next_attempt_at = clock_timestamp(), attempts = 0
+  FROM found
+ WHERE edge.referral_id = found.referral_id AND edge.qualified_by = ''
 """
 _EVENT_COUNTS = f"""
        growth.qualifying = 'event' AND event.kind = growth.qualifying_event
@@ -116,7 +116,7 @@ RUNNING = [Campaign.State.LIVE, Campaign.State.PAUSED, Campaign.State.ENDED]
 
 def by_events(cursor: Any, event_ids: Sequence[int]) -> int:
     """Wake the edges that these events qualify, in the transaction that stores them."""
-    cursor.execute(_WAKE.format(found=_LOCKED.format(asked=_BY_EVENTS)), {"ids": list(event_ids)})
+    cursor.execute(_WAKE.format(asked=_BY_EVENTS), {"ids": list(event_ids)})
     return int(cursor.rowcount)
 
 
@@ -140,8 +140,8 @@ def edges_look() -> int:
             " WHERE referral_id = ANY (%s)",
             [ids],
         )
-        found = f"SELECT * FROM ({_BY_LOOKING}) AS looked WHERE what <> ''"
-        cursor.execute(_WAKE.format(found=found), {"ids": ids})
+        asked = f"SELECT * FROM ({_BY_LOOKING}) AS looked WHERE what <> ''"
+        cursor.execute(_WAKE.format(asked=asked), {"ids": ids})
         dues.of_friends(cursor, ids)
     return len(ids)
 
@@ -184,7 +184,7 @@ def lane_read(lane_id: int) -> int:
         if last is None:
             return 0
         part = {"lane": lane_id, "from": seen, "to": last}
-        cursor.execute(_WAKE.format(found=_LOCKED.format(asked=_BY_CLAIMS)), part)
+        cursor.execute(_WAKE.format(asked=_BY_CLAIMS), part)
         dues.of_claims(cursor, part)
         cursor.execute(
             "UPDATE referrals_claimcursor SET position = %s WHERE lane_id = %s", [last, lane_id]
