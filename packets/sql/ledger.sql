@@ -21,14 +21,17 @@
 -- right on accounts. The search path is pinned, with pg_temp last, so that nobody can slip another
 -- table of the same name in front.
 --
--- It always looks its accounts up by key. A session keeps the plan of a function's statements; one
--- that was made while the accounts were few would read all of them for every row, later, when they
--- are many (seen: 270 settled claims a second instead of 8,000).
+-- It always looks its accounts up by key, from the ids that the transfers name. A session keeps the
+-- plan of a function's statements, and Postgres the statistics of a table until it is analysed again;
+-- a plan made while the accounts are few, or believed to be, would read all of them for every row,
+-- later, when they are many (seen: 270 settled claims a second instead of 8,000; and, as one join
+-- over the keys' index from end to end, 4,900 instead of 50,000). Hash joins, of the rows at hand
+-- only: compared each with each they would cost as much.
 CREATE OR REPLACE FUNCTION laisee_ledger_apply() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
 -- guard:by_key begin
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-SET enable_nestloop = on
+SET enable_seqscan = off SET enable_mergejoin = off SET enable_nestloop = off
+SET enable_hashjoin = on
 -- guard:by_key end
 AS $$
 DECLARE
@@ -41,12 +44,15 @@ BEGIN
     -- of its plan, and two settlements over the same wallets would wait for each other. A row that
     -- this transaction itself has written is nobody else's to lock.
     PERFORM 1
-       FROM packets_account
-      WHERE id IN (
-            SELECT debit_account_id FROM moved UNION SELECT credit_account_id FROM moved)
-        AND xmin <> pg_current_xact_id()::xid
-      ORDER BY id
-        FOR NO KEY UPDATE;
+       FROM (SELECT named.id
+               FROM (SELECT debit_account_id AS id FROM moved
+                      UNION SELECT credit_account_id FROM moved) AS named
+              ORDER BY named.id
+             OFFSET 0) AS wanted
+      CROSS JOIN LATERAL (
+            SELECT FROM packets_account AS account
+             WHERE account.id = wanted.id AND account.xmin <> pg_current_xact_id()::xid
+               FOR NO KEY UPDATE) AS locked;
     -- guard:account_order end
     WITH sums AS MATERIALIZED (
         SELECT side.account_id, side.currency,
@@ -66,6 +72,9 @@ BEGIN
                credits_fen = account.credits_fen + sums.credits_fen
           FROM sums
          WHERE account.id = sums.account_id AND account.currency = sums.currency
+           -- guard:named_only begin
+           AND account.id = ANY (ARRAY(SELECT account_id FROM sums))
+           -- guard:named_only end
         RETURNING account.id
     )
     SELECT (SELECT count(*) FROM sums), (SELECT count(*) FROM changed) INTO v_told, v_found;
@@ -130,8 +139,8 @@ ALTER TABLE packets_claimstate ADD CONSTRAINT claimstate_has_transfer
 -- What a state names exists. By key, for the reason that the ledger's trigger gives.
 CREATE OR REPLACE FUNCTION laisee_claimstate_refers() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-SET enable_nestloop = on
+SET enable_seqscan = off SET enable_mergejoin = off SET enable_nestloop = off
+SET enable_hashjoin = on
 AS $$
 DECLARE
     v_claim uuid;

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
 from engine.run import spawn
 from engine.run.paths import CHECKOUT, free_port
 from loadtest.bench import client
@@ -85,6 +87,10 @@ class Rig:
             self._start_nothing(door)
         self._make_app()
         self._limit()
+        # As autovacuum may at any time: the statistics of a young system are the hardest to be
+        # fast by.
+        with psycopg.connect(self.copy.env["MIGRATION_DATABASE_URL"], autocommit=True) as link:
+            link.execute("ANALYZE")
 
     def close(self) -> None:
         self.resume()

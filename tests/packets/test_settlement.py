@@ -420,3 +420,52 @@ def test_control_movements_read_a_small_table_through(owner_dsn: str) -> None:
             owner.execute(text)
     assert by_movements >= 10
     assert by_settlement > 0
+
+
+MANY = 3_000  # accounts: far more than a batch names
+
+
+def looked_at(owner_dsn: str) -> int:
+    """Rows of accounts read by a batch of four, when Postgres still believes that there are few."""
+    _, lane = one_lane(10)
+    make_claims(lane, 4)
+    connection.close()
+    with psycopg.connect(owner_dsn, autocommit=True) as owner:
+        owner.execute("VACUUM (FULL, ANALYZE) packets_account")
+    Account.objects.bulk_create(
+        Account(kind=Account.Kind.WALLET, owner=f"{n:032x}") for n in range(MANY)
+    )
+    before = rows_read()
+    assert settle_lane(lane.id).settled == 4
+    return rows_read() - before
+
+
+def rows_read() -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_stat_force_next_flush()")
+        cursor.execute(
+            "SELECT seq_tup_read + COALESCE(sum(known.idx_tup_read), 0)::bigint"
+            "  FROM pg_stat_user_tables AS told"
+            "  JOIN pg_stat_user_indexes AS known USING (relid)"
+            " WHERE told.relname = 'packets_account' GROUP BY seq_tup_read"
+        )
+        return int(cursor.fetchone()[0])
+
+
+def test_a_batch_reads_the_accounts_it_names_only(owner_dsn: str) -> None:
+    assert looked_at(owner_dsn) < 100
+
+
+@pytest.mark.control
+def test_control_a_batch_reads_all_accounts_by_old_statistics(owner_dsn: str) -> None:
+    """The statistics of a young system: a plan for few accounts hashes all there are."""
+    text = load("packets", "ledger.sql")
+    with psycopg.connect(owner_dsn) as owner:
+        owner.execute(without_guard(text, "named_only"))
+    try:
+        read = looked_at(owner_dsn)
+    finally:
+        connection.close()
+        with psycopg.connect(owner_dsn) as owner:
+            owner.execute(text)
+    assert read > MANY
