@@ -84,6 +84,12 @@ class Forecast:
     left_at_end_fen: int
 
 
+# Drills run beside the campaigns of real people, and are shown on their own pages only.
+_OF_DRILL = """
+    EXISTS (SELECT FROM campaign_campaign_client_apps AS carried
+              JOIN engine_clientapp AS app ON app.id = carried.clientapp_id
+             WHERE carried.campaign_id = {campaign} AND app.is_drill)
+"""
 _STANDINGS = """
     SELECT c.id, c.slug, c.name_zh, c.name_en, c.state, c.timezone, c.ends_at, c.budget_fen,
            -- A packet closed early gave its remainder back to the running campaign; of one that is
@@ -106,7 +112,8 @@ _STANDINGS = """
 
 def standings(campaign_id: uuid.UUID | None = None) -> list[Standing]:
     """The running campaigns, the one that ends first in front; or just this one, in any state."""
-    where = "c.id = %s" if campaign_id else "c.state IN ('live', 'paused')"
+    running = f"c.state IN ('live', 'paused') AND NOT {_OF_DRILL.format(campaign='c.id')}"
+    where = "c.id = %s" if campaign_id else running
     with connection.cursor() as cursor:
         cursor.execute(
             _STANDINGS.format(where=where),
@@ -120,26 +127,40 @@ def standings(campaign_id: uuid.UUID | None = None) -> list[Standing]:
 _WON = """
     SELECT floor(extract(epoch FROM claim.committed_at))::bigint AS second, count(*)
       FROM packets_claim AS claim
-     WHERE claim.committed_at >= to_timestamp(%s) AND claim.committed_at < to_timestamp(%s)
-       AND (%s::uuid[] IS NULL OR claim.packet_id = ANY(%s::uuid[]))
+     WHERE claim.committed_at >= to_timestamp(%(first)s)
+       AND claim.committed_at < to_timestamp(%(after)s)
+       AND (%(packets)s::uuid[] IS NULL OR claim.packet_id = ANY(%(packets)s::uuid[]))
+       AND claim.packet_id <> ALL(%(without)s::uuid[])
      GROUP BY 1
+"""
+_DRILLED = f"""
+    SELECT link.packet_id FROM campaign_campaignpacket AS link
+     WHERE {_OF_DRILL.format(campaign="link.campaign_id")}
 """
 
 
 def speed(packets: list[uuid.UUID] | None = None) -> Speed:
-    """The last minute; of these packets, or of all."""
+    """The last minute; of these packets, or of all but those of drills."""
     last = int(now().timestamp()) - SETTLING_S
     seconds = tuple(range(last - WINDOW_S + 1, last + 1))
     with connection.cursor() as cursor:
-        cursor.execute(_WON, [seconds[0], last + 1, packets, packets])
+        drilled: list[uuid.UUID] = []
+        if packets is None:
+            cursor.execute(_DRILLED)
+            drilled = [row[0] for row in cursor.fetchall()]
+        cursor.execute(
+            _WON,
+            {"first": seconds[0], "after": last + 1, "packets": packets, "without": drilled},
+        )
         won = {int(second): int(number) for second, number in cursor.fetchall()}
     wanted = None if packets is None else {packet.hex for packet in packets}
+    unwanted = {packet.hex for packet in drilled}
     counted = counters.read(WINDOW_S, until=last)
     refused: dict[str, list[int]] = {}
     for at, second in enumerate(seconds):
         for name, number in counted.get(second, {}).items():
             packet, _, result = name.partition(":")
-            if result == "won" or (wanted is not None and packet not in wanted):
+            if result == "won" or packet in unwanted or not (wanted is None or packet in wanted):
                 continue
             kind = result if result in REFUSALS else "other"
             refused.setdefault(kind, [0] * len(seconds))[at] += number
@@ -168,7 +189,8 @@ def settlement_lag_s(campaign_id: uuid.UUID | None = None) -> int:
     join = "JOIN campaign_campaignpacket AS link ON link.packet_id = lane.packet_id"
     if campaign_id is None:
         join += " JOIN campaign_campaign AS c ON c.id = link.campaign_id"
-    where = "AND link.campaign_id = %s" if campaign_id else "AND c.state IN ('live', 'paused')"
+    running = f"AND c.state IN ('live', 'paused') AND NOT {_OF_DRILL.format(campaign='c.id')}"
+    where = "AND link.campaign_id = %s" if campaign_id else running
     with connection.cursor() as cursor:
         cursor.execute(
             _LAG.format(join=join, where=where),

@@ -1,18 +1,24 @@
-"""A campaign for one peak drill, apart from everybody else's: its own client app, key and packets.
+"""A campaign for one peak drill, apart from everybody else's: an app, keys and packets of its own.
 
 Its people come with tokens of that app alone, so no real person can claim from it and nobody of the
-drill can claim from anything else.
+drill can claim from anything else. The app bears the mark of a drill for ever
+(`packets/drills.py`): its money comes from a world of its own and leaves through the sandbox only,
+reports leave it out, and `manage.py drill_remove` may take all of it away again. Two drills share
+nothing.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import json
 import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from django.conf import settings
 from django.contrib.auth.models import User
+from django.db import transaction
 from django.utils.translation import gettext_lazy as _
 
 from campaign import services
@@ -23,10 +29,10 @@ from engine.lib import crypto
 from engine.lib.clock import now
 from engine.lib.errors import ServiceError
 from engine.models import ClientApp, ClientKey
-from packets.models import Packet
+from packets.models import Packet, ProviderAccount
+from packets.providers.sandbox.adapter import CAPABILITIES as SANDBOX
 
 ACTOR = "system:drill"
-APP_SLUG = "drill"
 LENGTH = dt.timedelta(days=1)
 MEAN_FEN = 100  # of a portion
 LARGEST_FEN = 5_000
@@ -44,6 +50,7 @@ class Drill:
     campaign: str
     packets: list[str]
     client_key: dict[str, str]
+    provider: str | None  # what a withdrawal names; None where no sandbox runs
 
 
 def drill_make(*, run: str, portions: Sequence[int]) -> Drill:
@@ -54,9 +61,31 @@ def drill_make(*, run: str, portions: Sequence[int]) -> Drill:
         raise ServiceError(
             "portions", "out_of_range", _("Between 1 and %(most)s packets."), most=MAX_PACKETS
         )
-    app, _made = ClientApp.objects.get_or_create(slug=APP_SLUG, defaults={"name": "Drills"})
+    with transaction.atomic():
+        app = _app(run)
+        campaign = _approved(run, app, portions)
+        provider = _provider(app)
+        key = _key(app, f"drill-{run}")
+    try:
+        services.campaign_launch(campaign_id=campaign.pk, actor=ACTOR)
+    except ServiceError as refusal:
+        if refusal.code != "transition_refused":
+            raise
+        # Its time has come already, and the sweep was faster.
+        campaign_converge(campaign_id=campaign.pk, actor=ACTOR)
+    return Drill(campaign.slug, _packets(campaign), key, provider)
+
+
+def _app(run: str) -> ClientApp:
+    slug = f"drill-{run}"
+    if ClientApp.objects.filter(slug=slug).exists():
+        raise ServiceError("run", "taken", _("There is a drill of this name already."))
+    return ClientApp.objects.create(slug=slug, name=f"Drill {run}", is_drill=True)
+
+
+def _approved(run: str, app: ClientApp, portions: Sequence[int]) -> Campaign:
     author, approver = (
-        User.objects.get_or_create(username=f"drill-{name}", defaults={"is_active": False})[0]
+        User.objects.create(username=f"drill-{run}-{name}", is_active=False)
         for name in ("author", "approver")
     )
     start = now() - dt.timedelta(minutes=1)
@@ -89,16 +118,24 @@ def drill_make(*, run: str, portions: Sequence[int]) -> Drill:
     services.campaign_approve(
         campaign_id=campaign.pk, version_hash=version_hash(campaign), by=approver
     )
-    try:
-        services.campaign_launch(campaign_id=campaign.pk, actor=ACTOR)
-    except ServiceError as refusal:
-        if refusal.code != "transition_refused":
-            raise
-        # Its time has come already, and the sweep was faster.
-        campaign_converge(campaign_id=campaign.pk, actor=ACTOR)
-    return Drill(
-        campaign=campaign.slug, packets=_packets(campaign), client_key=_key(app, f"drill-{run}")
+    return campaign
+
+
+def _provider(app: ClientApp) -> str | None:
+    """An account at the sandbox for this app alone: whatever is withdrawn, no money moves."""
+    if not settings.SANDBOX_URL:
+        return None
+    secret = {"secret": settings.SANDBOX_SECRET}
+    account = ProviderAccount.objects.create(
+        name=f"drill-{app.pk}",
+        kind=ProviderAccount.Kind.SANDBOX,
+        base_url=settings.SANDBOX_URL,
+        credentials_encrypted=crypto.encrypt(json.dumps(secret).encode()),
+        min_fen=SANDBOX.min_fen,
+        max_fen=SANDBOX.max_fen,
+        client_apps=[app.pk],
     )
+    return account.name
 
 
 def _packets(campaign: Campaign) -> list[str]:

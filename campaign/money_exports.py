@@ -4,7 +4,8 @@ Streamed in bounded memory: rows are read by key in short statements, so that a 
 holds no snapshot open under the hot lanes. Amounts are whole fen. Every time stands twice, in the
 staff's zone and in UTC. A payee's account and name leave the house masked, unless `whole` is asked
 for by somebody who may. What is withheld from a payment is not computed here: the files carry the
-gross amounts and the facts from which whoever pays the tax computes it.
+gross amounts and the facts from which whoever pays the tax computes it. Drills stand in none of
+them: their money is nobody's.
 """
 
 from __future__ import annotations
@@ -137,7 +138,17 @@ TRANSFER_COLUMNS = (
 _TRANSFERS = """
     SELECT moved.id, moved.reference, moved.kind, moved.amount_fen, moved.currency,
            giver.kind, giver.owner, taker.kind, taker.owner, app.slug, who.subject,
-           campaign.slug, packet.id, moved.created_at
+           campaign.slug, packet.id,
+           'external' IN (giver.kind, taker.kind)
+               AND CASE 'external' WHEN giver.kind THEN giver.owner ELSE taker.owner END
+                   LIKE 'drill:%%'
+           OR COALESCE(app.is_drill, false)
+           OR EXISTS (SELECT FROM engine_clientapp AS marked
+                       WHERE marked.id = ANY (packet.client_apps) AND marked.is_drill)
+           OR EXISTS (SELECT FROM campaign_campaign_client_apps AS carried
+                        JOIN engine_clientapp AS marked ON marked.id = carried.clientapp_id
+                       WHERE carried.campaign_id = campaign.id AND marked.is_drill) AS of_drill,
+           moved.created_at
       FROM (SELECT * FROM packets_transfer
              WHERE id > %(after)s ORDER BY id LIMIT %(rows)s) AS moved
       JOIN packets_account AS giver ON giver.id = moved.debit_account_id
@@ -180,14 +191,14 @@ def _transfers(period: Period) -> Iterator[Rows]:
     after = _id_before(period.start)
     enough = period.end + dt.timedelta(seconds=OVERLAP_S)
     while rows := _read(_TRANSFERS, {"after": after, "rows": ROWS_A_CHUNK}):
-        yield [row for row in rows if period.start <= row[-1] < period.end]
+        yield [row for row in rows if period.start <= row[-1] < period.end and not row[-2]]
         after = rows[-1][0]
         if rows[-1][-1] >= enough:
             return
 
 
 def _transfer_line(row: tuple[Any, ...], whole: bool) -> Sequence[Any]:
-    number, reference, kind, amount, currency, *rest, packet_id, at = row
+    number, reference, kind, amount, currency, *rest, packet_id, _of_drill, at = row
     return [
         number, reference, kind, INCOME_KINDS.get(kind, ""), amount, currency, *rest,
         _hex(packet_id), *_times(at),
@@ -214,6 +225,7 @@ _PAYOUTS = """
       LEFT JOIN engine_clientapp AS app ON app.id = payout.client_app_id
       LEFT JOIN campaign_campaign AS campaign ON campaign.gate_id = payout.share
      WHERE {column} >= %(start)s AND {column} < %(end)s AND {further}
+       AND app.is_drill IS NOT TRUE
        AND ({column}, payout.id) > (%(at)s, %(id)s)
      ORDER BY {column}, payout.id LIMIT %(rows)s
 """
@@ -287,8 +299,12 @@ _DIFFERENCES = """
 
 def _differences(period: Period) -> Iterator[Rows]:
     days = _read(
-        "SELECT DISTINCT account_id, day FROM packets_difference"
-        " WHERE day BETWEEN %s AND %s ORDER BY day, account_id",
+        "SELECT DISTINCT differs.account_id, differs.day FROM packets_difference AS differs"
+        "  JOIN packets_provideraccount AS account ON account.id = differs.account_id"
+        " WHERE differs.day BETWEEN %s AND %s"
+        "   AND NOT EXISTS (SELECT FROM engine_clientapp AS marked"
+        "                    WHERE marked.id = ANY (account.client_apps) AND marked.is_drill)"
+        " ORDER BY differs.day, differs.account_id",
         [period.first, period.last],
     )
     for account_id, day in days:

@@ -23,6 +23,7 @@ from campaign.models import (
 from engine.lib.clock import now
 from engine.lib.errors import ServiceError
 from engine.lib.money import MAX_FEN, yuan
+from engine.models import ClientApp
 from packets.models import Packet
 
 # What chance may give one person: the ceiling for prizes in lotteries that promote sales, in the
@@ -59,8 +60,22 @@ def check_campaign(
         ) from None
     if not client_apps:
         raise ServiceError("client_apps", "blank", _("At least one client app must carry it."))
+    check_drill(slug, client_apps, own_slug)
     if slug != own_slug and Campaign.objects.filter(slug=slug).exists():
         raise ServiceError("slug", "taken", _("There is a campaign %(slug)s already."), slug=slug)
+
+
+def check_drill(slug: str, client_apps: Sequence[int], own_slug: str) -> None:
+    """A drill's app carries one campaign, and that campaign no other app: nobody real is in it."""
+    if not ClientApp.objects.filter(pk__in=client_apps, is_drill=True).exists():
+        return
+    others = Campaign.objects.filter(client_apps__in=client_apps).exclude(slug=own_slug or slug)
+    if len(client_apps) > 1 or others.exists():
+        raise ServiceError(
+            "client_apps",
+            "of_a_drill",
+            _("The app of a drill carries that drill's campaign alone."),
+        )
 
 
 def check_slug(slug: str) -> None:

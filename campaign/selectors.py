@@ -30,7 +30,7 @@ from campaign.models import (
     Disclosure,
     slug_is_valid,
 )
-from engine.models import EventKind, WebhookEndpoint
+from engine.models import ClientApp, EventKind, WebhookEndpoint
 from packets.models import ClaimState, Gate, Hold, Lane, Packet
 
 State = Campaign.State
@@ -119,8 +119,13 @@ def campaign_money(campaign: Campaign) -> CampaignMoney:
     )
 
 
+def campaigns_of_drills() -> Exists:
+    """Of a campaign's row: whether it is a peak drill's."""
+    return Exists(ClientApp.objects.filter(campaigns=OuterRef("pk"), is_drill=True))
+
+
 def campaigns_with_spending() -> QuerySet[Campaign]:
-    """For the admin's list: `spent_fen` and `packet_count` beside each row, in one query."""
+    """For the admin's list: `spent_fen`, `packet_count` and `is_drill` beside each row."""
     lanes = (
         Lane.objects.filter(packet__campaign_link__campaign=OuterRef("pk"))
         .order_by()
@@ -136,6 +141,7 @@ def campaigns_with_spending() -> QuerySet[Campaign]:
         .values("n")
     )
     return Campaign.objects.select_related("account", "gate").annotate(
+        is_drill=campaigns_of_drills(),
         spent_fen=Coalesce(Subquery(lanes), _ZERO),
         packet_count=Coalesce(Subquery(packets), 0),
     )

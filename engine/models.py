@@ -44,6 +44,9 @@ class ClientApp(models.Model):
         default=False,
         help_text=_("Whether people of this app may be given forced outcomes, for integration."),
     )
+    # Its people are those of a peak drill. Said when the app is made, and never changed after it
+    # (engine/sql/drills.sql): what bears this mark may be removed, and nothing else.
+    is_drill = models.BooleanField(_("of a drill"), default=False, db_default=False, editable=False)
     created_at = models.DateTimeField(_("created at"), auto_now_add=True)
 
     class Meta:

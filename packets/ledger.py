@@ -27,8 +27,10 @@ from django.db import IntegrityError, connection, transaction
 from engine.lib.money import CURRENCY
 from packets.models import Account, Transfer
 
-# The owner of the one external account per currency.
+# The owner of the external account of a currency; a drill's money has an outside world of its own,
+# so that removing it leaves the real one as it was.
 OUTSIDE = "outside"
+OUTSIDE_OF_DRILL = "drill:"
 
 
 class LedgerError(Exception):
@@ -102,9 +104,13 @@ def account_get_or_create(*, kind: Account.Kind, owner: str, currency: str = CUR
     return account
 
 
-def external_account(currency: str = CURRENCY) -> Account:
-    """The outside world: where all money comes from and goes to; the only one below zero."""
-    return account_get_or_create(kind=Account.Kind.EXTERNAL, owner=OUTSIDE, currency=currency)
+def external_account(currency: str = CURRENCY, drill: int | None = None) -> Account:
+    """The outside world: where all money comes from and goes to; the only one below zero.
+
+    `drill`: the client app of a drill, whose money comes from nowhere and goes nowhere.
+    """
+    owner = OUTSIDE if drill is None else f"{OUTSIDE_OF_DRILL}{drill}"
+    return account_get_or_create(kind=Account.Kind.EXTERNAL, owner=owner, currency=currency)
 
 
 def balance_fen(account_id: int) -> int:

@@ -183,7 +183,7 @@ def _of_request(request: HttpRequest) -> Draft:
         fields, packets = unfold(document, starts_at)
     zone = ZoneInfo(str(fields.get("timezone_name") or fields.get("timezone") or DEFAULT_TIMEZONE))
     ends_at = fields.get("ends_at") or starts_at + dt.timedelta(days=1)
-    apps = ClientApp.objects.filter(active=True)
+    apps = ClientApp.objects.filter(active=True, is_drill=False)
     if source is not None:
         apps = apps.filter(campaigns=source)
     basics = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from django.contrib import admin
@@ -61,11 +62,31 @@ EVENTS_SHOWN = 40
 INDEX_TITLE = gettext_lazy("Live board")
 
 
+class DrillFilter(admin.SimpleListFilter):
+    """Drills stand in the list only for whoever asks for them."""
+
+    title = gettext_lazy("drills")
+    parameter_name = "drills"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return [("too", gettext_lazy("with drills")), ("only", gettext_lazy("drills only"))]
+
+    def choices(self, changelist: Any) -> Iterator[Any]:
+        for number, choice in enumerate(super().choices(changelist)):
+            yield choice if number else {**choice, "display": gettext_lazy("without drills")}
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Campaign]) -> QuerySet[Campaign]:
+        drills = selectors.campaigns_of_drills()
+        if self.value() == "too":
+            return queryset
+        return queryset.filter(drills) if self.value() == "only" else queryset.exclude(drills)
+
+
 @admin.register(Campaign)
 class CampaignAdmin(PlainModelAdmin):
     paginator = NoCountPaginator
     list_display = ["name", "state_shown", "budget", "spent", "packets_n", "starts", "ends"]
-    list_filter = ["state", ("starts_at", MomentFilter)]
+    list_filter = ["state", ("starts_at", MomentFilter), DrillFilter]
     search_fields = ["slug", "name_zh", "name_en"]
     search_help_text = gettext_lazy("Part of a name")
     ordering = ["-created_at", "-id"]
@@ -75,11 +96,12 @@ class CampaignAdmin(PlainModelAdmin):
         return selectors.campaigns_with_spending()
 
     @admin.display(description=gettext_lazy("campaign"), ordering="slug")
-    def name(self, campaign: Campaign) -> SafeString:
+    def name(self, campaign: Any) -> SafeString:
         return format_html(
-            '<span class="ls-strong">{}</span> <span class="ls-mono ls-muted">{}</span>',
+            '<span class="ls-strong">{}</span> <span class="ls-mono ls-muted">{}</span> {}',
             name_of(campaign),
             campaign.slug,
+            tag("drill", _("drill")) if campaign.is_drill else "",
         )
 
     @admin.display(description=gettext_lazy("state"), ordering="state")

@@ -78,7 +78,7 @@ class CampaignForm(DressedForm):
     )
     client_apps = forms.ModelMultipleChoiceField(
         label=_("Client apps"),
-        queryset=ClientApp.objects.filter(active=True),
+        queryset=ClientApp.objects.filter(active=True, is_drill=False),
         widget=forms.CheckboxSelectMultiple,
         error_messages={"required": _("Choose at least one app, or nobody can claim.")},
     )

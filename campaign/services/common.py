@@ -16,7 +16,7 @@ from engine.lib.audit import audit_record
 from engine.lib.clock import now
 from engine.lib.errors import ServiceError, TransitionRefused
 from packets import ledger
-from packets.models import Transfer
+from packets.models import Account, Transfer
 
 State = Campaign.State
 States = tuple[Campaign.State, ...]
@@ -57,6 +57,12 @@ def states(before: str, after: str) -> tuple[dict[str, str], dict[str, str]]:
     return {"state": str(before)}, {"state": str(after)}
 
 
+def outside(campaign: Campaign) -> Account:
+    """Where its money comes from and goes back to; of a drill, a world of its own."""
+    drill = campaign.client_apps.filter(is_drill=True).values_list("pk", flat=True).first()
+    return ledger.external_account(campaign.currency, drill=drill)
+
+
 def fund(campaign: Campaign, amount_fen: int, reference: str) -> None:
     """Money from outside into the campaign's account."""
     ledger.post(
@@ -64,7 +70,7 @@ def fund(campaign: Campaign, amount_fen: int, reference: str) -> None:
             ledger.Entry(
                 reference=reference,
                 kind=Transfer.Kind.FUND,
-                debit_account_id=ledger.external_account(campaign.currency).pk,
+                debit_account_id=outside(campaign).pk,
                 credit_account_id=campaign.account_id,
                 amount_fen=amount_fen,
                 currency=campaign.currency,

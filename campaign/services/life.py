@@ -19,7 +19,7 @@ from django.utils.translation import gettext_lazy as _
 from campaign import rules, selectors
 from campaign.convergence import campaign_converge, campaign_locked
 from campaign.models import Campaign, CampaignApproval
-from campaign.services.common import RUNNING, State, States, audit, fund, states
+from campaign.services.common import RUNNING, State, States, audit, fund, outside, states
 from campaign.services.common import transition as _transition
 from campaign.services.events import campaign_tell
 from campaign.versions import version_hash
@@ -141,7 +141,7 @@ def campaign_settle(*, campaign_id: uuid.UUID, actor: str) -> Campaign:
                         reference=f"refund:{campaign.pk.hex}",
                         kind=Transfer.Kind.REFUND,
                         debit_account_id=campaign.account_id,
-                        credit_account_id=ledger.external_account(campaign.currency).pk,
+                        credit_account_id=outside(campaign).pk,
                         amount_fen=left_fen,
                         currency=campaign.currency,
                     )
@@ -159,9 +159,9 @@ def campaign_return_late(*, campaign_id: uuid.UUID, actor: str) -> int:
     """
     with transaction.atomic():
         campaign = campaign_locked(campaign_id)
-        outside = ledger.external_account(campaign.currency).pk
+        outside_id = outside(campaign).pk
         # What comes in between the two looks would give its name to an amount without it.
-        accounts_lock([campaign.account_id, outside])
+        accounts_lock([campaign.account_id, outside_id])
         late_fen = ledger.balance_fen(campaign.account_id)
         if campaign.state != State.SETTLED or not late_fen:
             return 0
@@ -172,7 +172,7 @@ def campaign_return_late(*, campaign_id: uuid.UUID, actor: str) -> int:
                     reference=f"refund:{campaign.pk.hex}:{newest.pk}",
                     kind=Transfer.Kind.REFUND,
                     debit_account_id=campaign.account_id,
-                    credit_account_id=outside,
+                    credit_account_id=outside_id,
                     amount_fen=late_fen,
                     currency=campaign.currency,
                 )

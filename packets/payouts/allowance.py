@@ -17,6 +17,7 @@ from django.utils.translation import gettext_lazy as _
 
 from engine.lib.errors import ServiceError
 from engine.lib.money import yuan
+from packets.drills import may_pay
 from packets.holds.rules import payout_reasons
 from packets.models import ProviderAccount
 from packets.payouts.numbers import REMARK, notify_url
@@ -58,7 +59,11 @@ def _not_available() -> ServiceError:
 
 def account_for(wanted: Wanted) -> ProviderAccount:
     account = ProviderAccount.objects.filter(name=wanted.provider).first()
-    if account is None or (account.client_apps and wanted.client_app_id not in account.client_apps):
+    if (
+        account is None
+        or (account.client_apps and wanted.client_app_id not in account.client_apps)
+        or not may_pay(account, wanted.client_app_id)
+    ):
         raise ServiceError("provider", "unknown_choice", _("There is no such way of withdrawing."))
     if not account.is_active or percentile(account, wanted.participant) >= account.grey_percent:
         raise _not_available()

@@ -31,6 +31,7 @@ from engine.lib.audit import audit_record
 from engine.lib.crypto import UnreadableSecret
 from engine.lib.outbox import EventKind, outbox_emit
 from packets import ledger
+from packets.drills import drill_of
 from packets.models import (
     Account,
     Participant,
@@ -322,9 +323,7 @@ def payout_money_end(*, payout_id: uuid.UUID, actor: str, evidence: dict[str, An
                 reference=f"payout-end:{payout.id.hex}",
                 kind=Transfer.Kind.PAID if paid else Transfer.Kind.PAYBACK,
                 debit_account_id=clearing.pk,
-                credit_account_id=ledger.external_account(payout.currency).pk
-                if paid
-                else payout.wallet_id,
+                credit_account_id=_outside(payout).pk if paid else payout.wallet_id,
                 amount_fen=payout.amount_fen,
                 currency=payout.currency,
             )
@@ -338,6 +337,10 @@ def payout_money_end(*, payout_id: uuid.UUID, actor: str, evidence: dict[str, An
         object_id=payout.id.hex,
         after={"amount_fen": payout.amount_fen, "account": payout.account.name, **evidence},
     )
+
+
+def _outside(payout: Payout) -> Account:
+    return ledger.external_account(payout.currency, drill=drill_of(payout.client_app_id))
 
 
 def _tell(payout: Payout) -> None:

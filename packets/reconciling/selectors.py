@@ -70,6 +70,9 @@ _DAYS = """
         SELECT fault FROM packets_statement
          WHERE account_id = account.id AND day = due.day::date AND state = 'failed'
          ORDER BY id DESC LIMIT 1) AS failed ON true
+     -- A drill's payouts are played: there is nothing to reconcile.
+     WHERE NOT EXISTS (SELECT FROM engine_clientapp AS app
+                        WHERE app.id = ANY (account.client_apps) AND app.is_drill)
      ORDER BY account.name, due.day
 """
 
