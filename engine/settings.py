@@ -118,7 +118,13 @@ MIDDLEWARE = [
     "axes.middleware.AxesMiddleware",
 ]
 # Not by their own names in MIDDLEWARE, but there: CSRF and frame protection of the admin.
-SILENCED_SYSTEM_CHECKS = ["security.W002", "security.W003"]
+SILENCED_SYSTEM_CHECKS = [
+    "security.W002",
+    "security.W003",
+    # What other hosts below our name do isn't ours to promise to every browser.
+    "security.W005",
+    "security.W021",
+]
 ROOT_URLCONF = "engine.edge_urls" if DOOR == "edge" else "engine.urls"
 WSGI_APPLICATION = "engine.wsgi.application"
 APPEND_SLASH = False
@@ -182,6 +188,14 @@ X_FRAME_OPTIONS = "DENY"
 SESSION_COOKIE_HTTPONLY = True
 SECURE_COOKIES = env.boolean("SECURE_COOKIES", False)
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = LANGUAGE_COOKIE_SECURE = SECURE_COOKIES
+# TLS ends at a proxy of ours, which says so. Without it lists would lead to http:// and the admin
+# would refuse its own forms.
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if TRUSTED_PROXIES else None
+# The proxy redirects as well; this is for whoever finds a way around it. Probes come without TLS.
+SECURE_SSL_REDIRECT = SECURE_COOKIES and TRUSTED_PROXIES > 0
+SECURE_REDIRECT_EXEMPT = [r"^(healthz|readyz|metrics)/?$"]
+# Seconds for which browsers refuse to come without TLS; 0: they aren't told.
+SECURE_HSTS_SECONDS = env.integer("HSTS_SECONDS", 0, low=0, high=63_072_000)
 
 # --- Log-ins of staff (engine/staff/) -------------------------------------------------------------
 AUTHENTICATION_BACKENDS = [

@@ -16,6 +16,10 @@ from pathlib import Path
 from engine.lib.env import Env, EnvironmentProblem
 from engine.run.paths import CHECKOUT, Places, RunProblem, free_port, password
 
+# Where the doors listen unless PORT and EDGE_PORT say otherwise.
+WEB_PORT = 8000
+EDGE_PORT = 8001
+
 
 @dataclass(frozen=True)
 class Config:
@@ -60,11 +64,11 @@ def read(environ: Mapping[str, str] | None = None) -> Config:
         return env.text(name, "") or None
 
     try:
-        port = env.integer("PORT", 8000, low=1, high=65535)
+        port = env.integer("PORT", WEB_PORT, low=1, high=65535)
         config = Config(
             places=Places(data_dir(environ)),
             port=port,
-            edge_port=env.integer("EDGE_PORT", 8001, low=1, high=65535),
+            edge_port=env.integer("EDGE_PORT", EDGE_PORT, low=1, high=65535),
             # Nobody types its address: like the embedded servers it takes a port that is free.
             sandbox_port=env.integer("SANDBOX_PORT", 0, low=0, high=65535) or free_port(),
             base_url=env.text("BASE_URL", f"http://127.0.0.1:{port}"),

@@ -145,12 +145,11 @@ class Launch:
         self._finish_assets(assets)
 
     def _serve(self, supervisor: Supervisor, started: float) -> None:
-        for name in ("web", "edge"):
+        for name in services.DOORS:
             supervisor.start(services.http_door(self.config, name, self.environ))
         supervisor.start(services.sandbox(self.config, self.environ))
-        supervisor.start(services.worker(self.config, self.environ))
-        supervisor.start(services.payouts(self.config, self.environ))
-        supervisor.start(services.webhooks(self.config, self.environ))
+        for name in services.WORKERS:
+            supervisor.start(services.worker(self.config, name, self.environ))
         supervisor.start(services.beat(self.config, self.environ))
         say("· web, edge, sandbox, workers and beat are starting")
         supervisor.wait_ready(READY_TIMEOUT_S)

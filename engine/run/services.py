@@ -34,12 +34,17 @@ HEADER_TIMEOUT_MS = 30_000
 DRAIN_S = 5
 # Seconds a worker has to finish its task; what is cut off is delivered again.
 WARM_SHUTDOWN_S = 15.0
-QUEUES = "default,settle,growth"
-CONCURRENCY = 2
-# Threads that wait for payout providers: slow ones must not hold up settlement.
-PAYOUT_THREADS = 8
-# Threads that call client apps' webhooks; one endpoint holds at most a quarter of them.
-WEBHOOK_THREADS = 16
+# Name -> queues, pool, how many tasks at once. Who only waits for others has threads: payout
+# providers, of whom a slow one must not hold up settlement, and client apps' webhooks, of which one
+# endpoint holds at most a quarter.
+WORKERS = {
+    "worker": ("default,settle,growth", "prefork", 2),
+    "payouts": ("payout", "threads", 8),
+    "webhooks": ("webhook", "threads", 16),
+}
+DOORS = ("web", "edge")
+# What serves people, wherever it runs: a copy of `make run` has them, and so has every deployment.
+PROCESSES = (*DOORS, *WORKERS, "beat")
 
 
 @dataclass(frozen=True)
@@ -62,22 +67,25 @@ def valkey(server: ValkeyServer) -> Service:
     return Service("valkey", 1, server.spawn, server.answers, signal.SIGTERM, 10.0)
 
 
-def http_door(config: Config, name: str, environ: Mapping[str, str]) -> Service:
+def door_command(name: str, host: str, port: int, workers: int | None = None) -> list[str]:
     """`web` or `edge`: Granian, which replaces a worker that dies by itself."""
-    edge = name == "edge"
-    port = config.edge_port if edge else config.port
-    command = [sys.executable, "-m", "granian", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--no-ws", "--http", "1" if edge else "auto", "--backlog", str(BACKLOG)]
+    command = [sys.executable, "-m", "granian", "--host", host, "--port", str(port)]
+    command += ["--no-ws", "--http", "1" if name == "edge" else "auto", "--backlog", str(BACKLOG)]
     command += ["--backpressure", str(CONNECTIONS)]
     command += ["--http1-header-read-timeout", str(HEADER_TIMEOUT_MS)]
-    if edge:
-        command += ["--interface", "rsgi", "--workers", str(EDGE_WORKERS), "--loop", "uvloop"]
-        command += ["--runtime-mode", "st"]
+    if name == "edge":
+        command += ["--interface", "rsgi", "--workers", str(workers or EDGE_WORKERS)]
+        command += ["--loop", "uvloop", "--runtime-mode", "st"]
     else:
-        command += ["--interface", "wsgi", "--workers", str(WEB_WORKERS)]
+        command += ["--interface", "wsgi", "--workers", str(workers or WEB_WORKERS)]
         command += ["--blocking-threads", str(WEB_THREADS)]
     command += ["--respawn-failed-workers", "--respawn-interval", "0.2"]
-    command += ["--workers-kill-timeout", str(DRAIN_S), f"engine.run.{name}:application"]
+    return [*command, "--workers-kill-timeout", str(DRAIN_S), f"engine.run.{name}:application"]
+
+
+def http_door(config: Config, name: str, environ: Mapping[str, str]) -> Service:
+    port = config.edge_port if name == "edge" else config.port
+    command = door_command(name, "127.0.0.1", port)
     extra = {"LAISEE_DOOR": name}
     return Service(
         name,
@@ -111,39 +119,37 @@ def sandbox(config: Config, environ: Mapping[str, str]) -> Service:
     )
 
 
-def worker(config: Config, environ: Mapping[str, str]) -> Service:
-    return _worker(config, environ, "worker", QUEUES, ["-c", str(CONCURRENCY)])
-
-
-def payouts(config: Config, environ: Mapping[str, str]) -> Service:
-    """The worker that talks to payout providers: threads, for all it does is wait."""
-    threads = ["-P", "threads", "-c", str(PAYOUT_THREADS)]
-    return _worker(config, environ, "payouts", "payout", threads)
-
-
-def webhooks(config: Config, environ: Mapping[str, str]) -> Service:
-    """The worker that calls client apps; slow ones must not hold up anything of ours."""
-    threads = ["-P", "threads", "-c", str(WEBHOOK_THREADS)]
-    return _worker(config, environ, "webhooks", "webhook", threads)
-
-
-def _worker(
-    config: Config, environ: Mapping[str, str], name: str, queues: str, pool: list[str]
-) -> Service:
+def worker_command(name: str, workers: int | None = None) -> list[str]:
+    """One of WORKERS."""
+    queues, pool, concurrency = WORKERS[name]
     command = [sys.executable, "-m", "celery", "-A", "engine.run.celery_app", "worker"]
-    command += ["-n", f"{name}@%h", "-Q", queues, *pool, "--prefetch-multiplier", "1"]
-    command += ["--without-gossip", "--without-mingle", "--without-heartbeat", "-l", "WARNING"]
-    return _celery(config.places, name, 2, command, environ, WARM_SHUTDOWN_S)
+    command += ["-n", f"{name}@%h", "-Q", queues, "-P", pool, "-c", str(workers or concurrency)]
+    command += ["--prefetch-multiplier", "1"]
+    return [
+        *command,
+        "--without-gossip",
+        "--without-mingle",
+        "--without-heartbeat",
+        "-l",
+        "WARNING",
+    ]
 
 
-def beat(config: Config, environ: Mapping[str, str]) -> Service:
+def worker(config: Config, name: str, environ: Mapping[str, str]) -> Service:
+    return _celery(config.places, name, 2, worker_command(name), environ, WARM_SHUTDOWN_S)
+
+
+def beat_command() -> list[str]:
     command = [sys.executable, "-m", "celery", "-A", "engine.run.celery_app", "beat"]
     # At INFO it would write a line for every sweep of every second.
     command += ["-l", "WARNING"]
     # In memory: every entry runs within seconds, so there is nothing worth a file that a kill
     # could spoil.
-    command += ["--scheduler", "celery.beat:Scheduler", "--pidfile="]
-    return _celery(config.places, "beat", 3, command, environ, 5.0)
+    return [*command, "--scheduler", "celery.beat:Scheduler", "--pidfile="]
+
+
+def beat(config: Config, environ: Mapping[str, str]) -> Service:
+    return _celery(config.places, "beat", 3, beat_command(), environ, 5.0)
 
 
 def answers(port: int, path: str) -> bool:
