@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Django's command line, from any Python: it finds the virtual environment by itself.
 
-Commands that change the schema or its rights run as the owner of the database; every other
-command runs with the application's role, which may do less.
+Commands that change the schema or its rights, or remove a drill, run as the owner of the database;
+every other command runs with the application's role, which may do less.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-OWNER_COMMANDS = {"migrate", "grant_app_rights"}
+OWNER_COMMANDS = {"migrate", "grant_app_rights", "drill_remove"}
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -298,6 +298,24 @@ def machine() -> dict[str, str]:
     }
 
 
+def beside_others(
+    play: Callable[[Target, Options, Path, Console], int],
+    options: Options,
+    folder: Path,
+    console: Console,
+) -> int:
+    """On a system that others use as well: the drill stays there until somebody takes it away."""
+    try:
+        return play(find_target(), options, folder, console)
+    finally:
+        console.print(
+            f"to remove it, on that system: manage.py drill_remove --campaign drill-{options.run}"
+            " (counts only; --yes removes)",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(soft_wrap=False)
     options = parse_options(arguments)
@@ -305,7 +323,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     play = judge_again if options.judge_only else drill
     try:
         if os.environ.get("HOST"):
-            return play(find_target(), options, folder, console)
+            return beside_others(play, options, folder, console)
         with own_copy(console) as target:
             return play(target, options, folder, console)
     except TargetProblem as problem:

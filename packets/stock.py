@@ -286,6 +286,17 @@ def expire(client: Redis, packet: uuid.UUID, lane: Lane) -> None:
     client.expire(tries_key(packet, lane.number), CLOSED_KEPT_S)
 
 
+def forget(client: Redis, packet: uuid.UUID, lane: Lane) -> None:
+    """Drop every key of a lane of a packet that is going to be removed."""
+    for start in range(0, lane.buckets, KEYS_PER_COMMAND):
+        pipeline = client.pipeline(transaction=False)
+        for bucket in range(start, min(start + KEYS_PER_COMMAND, lane.buckets)):
+            pipeline.unlink(bucket_key(packet, lane.number, bucket))
+        pipeline.execute()
+    client.unlink(tries_key(packet, lane.number))
+    client.unlink(meta_key(packet, lane.number))
+
+
 def wipe_all(client: Redis) -> None:
     """Forget the stock of every packet, also of those that Postgres doesn't know (any more)."""
     keys = iter(client.scan_iter("lane:*", count=KEYS_PER_COMMAND))

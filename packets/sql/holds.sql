@@ -11,6 +11,10 @@ CREATE OR REPLACE FUNCTION laisee_claimstate_once() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    -- A drill that its owner removes (referrals/sql/removing.sql).
+    IF TG_OP = 'DELETE' AND public.laisee_removes(TG_TABLE_NAME, to_jsonb(OLD)) THEN
+        RETURN OLD;
+    END IF;
     IF TG_OP = 'UPDATE' THEN
         IF OLD.claim_id = NEW.claim_id AND (OLD.state, NEW.state) IN (
             ('parked', 'settled'), ('parked', 'held'), ('held', 'settled'), ('held', 'forfeited'))
@@ -34,6 +38,10 @@ CREATE OR REPLACE FUNCTION laisee_hold_once() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    -- A drill that its owner removes (referrals/sql/removing.sql).
+    IF TG_OP = 'DELETE' AND public.laisee_removes(TG_TABLE_NAME, to_jsonb(OLD)) THEN
+        RETURN OLD;
+    END IF;
     IF TG_OP = 'UPDATE' THEN
         IF OLD.state = 'open' AND NEW.state IN ('released', 'forfeited')
            AND to_jsonb(OLD) - ARRAY['state', 'resolved_by', 'resolved_at', 'reason']

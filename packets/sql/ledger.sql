@@ -110,6 +110,10 @@ CREATE OR REPLACE FUNCTION laisee_insert_only() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    -- A drill that its owner removes (referrals/sql/removing.sql).
+    IF TG_OP = 'DELETE' AND public.laisee_removes(TG_TABLE_NAME, to_jsonb(OLD)) THEN
+        RETURN OLD;
+    END IF;
     -- Columns that a trigger names hold a person's words, and may be erased (engine/sql/erasing.sql).
     IF TG_OP = 'UPDATE' AND TG_NARGS > 0 THEN
         IF public.laisee_erases(to_jsonb(OLD), to_jsonb(NEW), TG_ARGV) THEN
@@ -193,6 +197,10 @@ CREATE OR REPLACE FUNCTION laisee_account_moves_by_transfer() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    -- A drill that its owner removes (referrals/sql/removing.sql).
+    IF TG_OP = 'DELETE' AND public.laisee_removes(TG_TABLE_NAME, to_jsonb(OLD)) THEN
+        RETURN OLD;
+    END IF;
     RAISE EXCEPTION 'account % changes only by transfers: % refused', OLD.id, TG_OP
         USING ERRCODE = 'integrity_constraint_violation';
 END;

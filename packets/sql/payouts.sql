@@ -12,6 +12,10 @@ CREATE OR REPLACE FUNCTION laisee_payout_moves() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    -- A drill that its owner removes (referrals/sql/removing.sql).
+    IF TG_OP = 'DELETE' AND public.laisee_removes(TG_TABLE_NAME, to_jsonb(OLD)) THEN
+        RETURN OLD;
+    END IF;
     IF TG_OP = 'DELETE' THEN
         RAISE EXCEPTION 'payout % stays: DELETE refused', OLD.id
             USING ERRCODE = 'integrity_constraint_violation';
@@ -56,6 +60,10 @@ CREATE OR REPLACE FUNCTION laisee_payoutnumber_ends_once() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    -- A drill that its owner removes (referrals/sql/removing.sql).
+    IF TG_OP = 'DELETE' AND public.laisee_removes(TG_TABLE_NAME, to_jsonb(OLD)) THEN
+        RETURN OLD;
+    END IF;
     IF TG_OP = 'UPDATE' THEN
         IF OLD.state = 'live' AND NEW.state <> 'live'
            AND (NEW.id, NEW.payout_id, NEW.number, NEW.request_encrypted, NEW.request_sha256,
@@ -84,6 +92,10 @@ CREATE OR REPLACE FUNCTION laisee_payoutcall_ends_once() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    -- A drill that its owner removes (referrals/sql/removing.sql).
+    IF TG_OP = 'DELETE' AND public.laisee_removes(TG_TABLE_NAME, to_jsonb(OLD)) THEN
+        RETURN OLD;
+    END IF;
     IF TG_OP = 'UPDATE' THEN
         IF OLD.ended_at IS NULL AND NEW.ended_at IS NOT NULL
            AND (NEW.id, NEW.payout_id, NEW.number_id, NEW.kind, NEW.fence, NEW.started_at)

@@ -1,0 +1,1 @@
+"""Taking a drill away again, so that everything else is as it was before it."""
