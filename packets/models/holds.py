@@ -121,6 +121,9 @@ class Hold(models.Model):
             models.Index(fields=["funder"], name="hold_open_funder", condition=Q(state="open")),
             models.Index(fields=["participant", "-opened_at", "-id"], name="hold_participant"),
             models.Index(fields=["-opened_at"], name="hold_newest"),
+            # By these Postgres looks whether an account that is removed with its drill is named.
+            models.Index(fields=["wallet"], name="hold_wallet"),
+            models.Index(fields=["funder"], name="hold_funder"),
         ]
         constraints = [
             models.CheckConstraint(

@@ -190,6 +190,8 @@ class Payout(models.Model):
             ),
             models.Index(fields=["participant", "-created_at", "-id"], name="payout_participant"),
             models.Index(fields=["account", "-created_at"], name="payout_account"),
+            # By this Postgres looks whether a wallet that is removed with its drill is named.
+            models.Index(fields=["wallet"], name="payout_wallet"),
             models.Index(fields=["payee_hash", "-created_at"], name="payout_payee"),
             # A day's statement asks for what was paid since then.
             models.Index(

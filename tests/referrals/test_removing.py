@@ -192,18 +192,19 @@ def test_a_removed_drill_leaves_everything_else_as_it_was(superuser_dsn: str) ->
     assert invariants_check().holds
 
 
+@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.nightly)])
 def test_whoever_is_killed_between_two_batches_goes_on_there(
-    superuser_dsn: str, monkeypatch: pytest.MonkeyPatch
+    every: int, superuser_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("referrals.removing.removal.BATCH_ROWS", 5)
     before = dump(superuser_dsn)
     a_drill()
-    runs = 0
+    batches = 0
 
     def killed(table: str, count: int) -> None:
-        nonlocal runs
-        runs += 1
-        if runs % 3:
+        nonlocal batches
+        batches += 1
+        if batches % every == 0:
             raise KeyboardInterrupt
 
     while ClientApp.objects.filter(slug=SLUG).exists():
@@ -211,7 +212,7 @@ def test_whoever_is_killed_between_two_batches_goes_on_there(
             remove(scope_of(SLUG), killed)
         except KeyboardInterrupt:
             connection.close()
-    assert runs > 20
+    assert batches > 30
     assert differing(before, dump(superuser_dsn)) - NAMED <= {"auth_user", "auth_user_groups"}
 
 
