@@ -20,6 +20,7 @@ from typing import Any
 import gevent
 from gevent.pool import Pool
 from geventhttpclient import HTTPClient
+from geventhttpclient.response import HTTPParseError
 from locust import User, events, task
 from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
@@ -163,7 +164,7 @@ class Stage:
             status, body = response.status_code, bytes(response.read())
             heard = {str(key).title(): str(value) for key, value in response.headers}
             response.release()
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, HTTPParseError) as error:
             failure = error
         self.environment.events.request.fire(  # type: ignore[no-untyped-call]
             request_type=method,

@@ -19,18 +19,21 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from loadtest import faults
 from loadtest.arrivals import portions_of
-from loadtest.faults import Faults, System, Wanted
+from loadtest.faults import Faults, Wanted
+from loadtest.harm import System, quick_flushes
 from loadtest.judging import EXIT_NOT_RUN, Played, judge
 from loadtest.profiles import PROFILES, Profile
+from loadtest.proxy import Proxy
 from loadtest.target import ROOT, Target, TargetProblem, find_target
 
 DEFAULT_PEAK_PER_S = 100.0
@@ -88,8 +91,9 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
         parser.error(f"FAULTS: {problem}")
     if wanted and os.environ.get("HOST"):
         parser.error("FAULTS act on the drill's own copy only: leave HOST out")
-    if wanted and wanted[-1].at_s >= length_s:
-        parser.error(f"FAULTS: {wanted[-1].name} comes after the drill's end at {length_s:.0f} s")
+    for one in wanted:
+        if one.ends_s >= length_s:
+            parser.error(f"FAULTS: {one} isn't over before the drill's end at {length_s:.0f} s")
     return Options(
         profile=replace(profile, length_s=length_s),
         peak_per_s=given.peak,
@@ -112,8 +116,11 @@ def _free_port() -> int:
 
 
 @contextmanager
-def own_copy(console: Console) -> Iterator[Target]:
-    """`python -m engine.run up` on data and ports of the drill's; stopped at the end."""
+def own_copy(console: Console, wanted: Sequence[Wanted] = ()) -> Iterator[tuple[Target, System]]:
+    """`python -m engine.run up` on data and ports of the drill's; stopped at the end.
+
+    Where a fault wants a bad network its proxy is in place before anything starts.
+    """
     data_dir = Path(os.environ.get("DATA_DIR") or ROOT / ".data").resolve() / "drill" / "copy"
     data_dir.mkdir(parents=True, exist_ok=True)
     environ = {
@@ -122,8 +129,26 @@ def own_copy(console: Console) -> Iterator[Target]:
         "PORT": str(_free_port()),
         "EDGE_PORT": str(_free_port()),
     }
-    log = data_dir.parent / "copy.log"
-    console.print(f"starting a copy for the drill on {data_dir}", soft_wrap=True, highlight=False)
+    networks: dict[str, Proxy] = {}
+    system = System(data_dir, networks)
+    with ExitStack() as stack:
+        for name in sorted({one.network for one in wanted if one.network}):
+            networks[name] = stack.enter_context(Proxy(partial(system.address, name)))
+            if name != "door":  # which the crowd goes through, and nobody of the copy
+                environ[f"{name.upper()}_VIA_PORT"] = str(networks[name].port)
+        stack.enter_context(_running(environ, data_dir.parent / "copy.log", console))
+        quick_flushes(system)  # a drill that was killed may have left them slow
+        target = find_target({**os.environ, "DATA_DIR": str(data_dir), "HOST": ""})
+        if "door" in networks:
+            target = replace(target, base_url=f"http://127.0.0.1:{networks['door'].port}")
+        yield target, system
+
+
+@contextmanager
+def _running(environ: Mapping[str, str], log: Path, console: Console) -> Iterator[None]:
+    """The copy's processes, from when they are ready on."""
+    where = environ["DATA_DIR"]
+    console.print(f"starting a copy for the drill on {where}", soft_wrap=True, highlight=False)
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "engine.run", "up", "--with-parent"],
@@ -140,7 +165,7 @@ def own_copy(console: Console) -> Iterator[Target]:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise TargetProblem(f"the copy did not get ready:\n{log.read_text()[-3000:]}")
             time.sleep(0.2)
-        yield find_target({**os.environ, "DATA_DIR": str(data_dir), "HOST": ""})
+        yield
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
@@ -224,7 +249,9 @@ def settlement_lag(target: Target) -> float | None:
     return None
 
 
-def drill(target: Target, options: Options, folder: Path, console: Console) -> int:
+def drill(
+    target: Target, options: Options, folder: Path, console: Console, system: System | None = None
+) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     seeded = seed(target, options)
     console.print(
@@ -233,7 +260,7 @@ def drill(target: Target, options: Options, folder: Path, console: Console) -> i
         highlight=False, soft_wrap=True,
     )  # fmt: skip
     begins_file = folder / "begins_at"
-    playing = Faults(options.faults, System(target.data_dir), begins_file)
+    playing = Faults(options.faults, system or System(target.data_dir), begins_file)
     try:
         code = send_the_crowd(target, seeded, options, folder)
     finally:
@@ -258,7 +285,9 @@ def drill(target: Target, options: Options, folder: Path, console: Console) -> i
     return judge(target, played, folder, console)
 
 
-def judge_again(target: Target, _options: Options, folder: Path, console: Console) -> int:
+def judge_again(
+    target: Target, _options: Options, folder: Path, console: Console, _system: System | None = None
+) -> int:
     if not (folder / "played.json").exists():
         raise TargetProblem(f"no drill was played in {folder}")
     return judge(target, Played.read(folder), folder, console)
@@ -266,7 +295,7 @@ def judge_again(target: Target, _options: Options, folder: Path, console: Consol
 
 def again(options: Options) -> str:
     """The command that plays the same night."""
-    named = ",".join(f"{one.name}@{one.at_s:g}" for one in options.faults)
+    named = ",".join(map(str, options.faults))
     return (
         f"make drill DRILL={options.profile.name} PEAK={options.peak_per_s:g} SEED={options.seed}"
         + (f" FAULTS={named}" if named else "")
@@ -324,8 +353,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if os.environ.get("HOST"):
             return beside_others(play, options, folder, console)
-        with own_copy(console) as target:
-            return play(target, options, folder, console)
+        with own_copy(console, options.faults) as (target, system):
+            return play(target, options, folder, console, system)
     except TargetProblem as problem:
         console.print(str(problem), markup=False, highlight=False, soft_wrap=True)
         return EXIT_NOT_RUN

@@ -104,14 +104,15 @@ def _faults(result: dict[str, Any]) -> str:
     if not result["faults"]:
         return "<p>None was asked for: <code>FAULTS=lose_redis@60,kill_postgres@120</code>.</p>"
     rows = []
-    for fault in result["faults"]:
-        back, recovered = fault["back_at"], result["recoveries_s"].get(fault["name"])
+    for fault, recovery in zip(result["faults"], result["recoveries"], strict=True):
+        back, after_s = fault["back_at"], recovery["after_s"]
+        recovered = html.escape(recovery["why"]) if after_s is None else f"{after_s:.1f} s"
         away = "never back" if back is None else f"{back - fault['began_at']:.2f} s"
         rows.append(
             f"<tr><td>{html.escape(fault['name'])}</td>"
             f"<td class='n'>{fault['began_at'] - result['begins_at']:.1f} s</td>"
             f"<td class='n'>{away}</td>"
-            f"<td class='n'>{'never' if recovered is None else f'{recovered:.1f} s'}</td></tr>"
+            f"<td class='n'>{recovered}</td></tr>"
         )
     head = "<tr><th>fault</th><th>at</th><th>away for</th><th>claims well again after</th></tr>"
     return f"<table>{head}{''.join(rows)}</table>"

@@ -8,6 +8,7 @@ within a fault's window are left out of the SLOs: a fault has a limit of its own
 from __future__ import annotations
 
 import tomllib
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -18,6 +19,7 @@ from loadtest.summary import percentile
 
 SENT_LATE_MS = 1_000.0  # beyond that an arrival was not achieved at its time
 GOOD_SHARE = 0.95  # of a second's arrivals answered well: recovered
+WELL_MS = 1_000.0  # an answer that took longer isn't what recovered claims look like
 LOOK_STEP_S = 0.1
 SLO_FILE = Path(__file__).with_name("slo.toml")
 
@@ -46,11 +48,24 @@ class Slo:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Unix seconds. `back_at`: when the dependency itself answered again; None: it never did."""
+    """Unix seconds. `back_at`: when the dependency itself answered again; None: it never did.
+
+    `excuses`: the `Kind`s of arrivals that it excuses from the SLOs; None: all of them.
+    """
 
     name: str
     began_at: float
     back_at: float | None
+    excuses: Sequence[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """From a fault; `after_s` from the moment on when the dependency answered. None: `why`."""
+
+    fault: str
+    after_s: float | None
+    why: str = ""
 
 
 @dataclass(slots=True)
@@ -90,7 +105,7 @@ class Figures:
     claims_ms: list[float] = field(default_factory=list)
     results: Counter[str] = field(default_factory=Counter)
     error_examples: list[str] = field(default_factory=list)
-    recoveries_s: dict[str, float | None] = field(default_factory=dict)
+    recoveries: list[Recovery] = field(default_factory=list)  # one for each fault
 
 
 def is_error(answer: Answer) -> bool:
@@ -107,14 +122,16 @@ def count(
 ) -> Figures:
     """`targets`: the scheduled arrivals of each second."""
     figures = Figures([Second(target) for target in targets], target=sum(targets))
-    first: list[Answer] = []
+    asked: list[tuple[float, bool]] = []  # when, and whether it was answered well
     for answer in answers:
         assert answer.scheduled_at is not None
+        if faults:
+            well = not is_error(answer) and answer.latency_ms <= WELL_MS
+            asked.append((answer.scheduled_at, well))
         if answer.attempt == 1:
-            first.append(answer)
             _add(figures, answer, begins_at, _excused(answer, faults, recovery_s))
-    for fault in faults:
-        figures.recoveries_s[fault.name] = _recovery(fault, first)
+    asked.sort()
+    figures.recoveries = [_recovery(fault, asked) for fault in faults]
     return figures
 
 
@@ -155,28 +172,31 @@ def _excused(answer: Answer, faults: Sequence[Fault], recovery_s: float) -> bool
     """Whether the wait for this answer met a fault, or the recovery from it."""
     return any(
         answer.at >= fault.began_at
+        and (fault.excuses is None or answer.kind in fault.excuses)
         and (answer.scheduled_at or 0.0) <= (fault.back_at or fault.began_at) + recovery_s
         for fault in faults
     )
 
 
-def _recovery(fault: Fault, first: Sequence[Answer]) -> float | None:
-    """Seconds after the dependency answered until a whole second's arrivals were answered well."""
+def _recovery(fault: Fault, asked: Sequence[tuple[float, bool]]) -> Recovery:
+    """Seconds after the dependency answered until a whole second's people were answered well.
+
+    Who asks again counts as well: when a dependency is back, most of those who ask do.
+    """
     if fault.back_at is None:
-        return None
-    after = sorted(
-        (answer.scheduled_at or 0.0, not is_error(answer))
-        for answer in first
-        if (answer.scheduled_at or 0.0) >= fault.back_at
-    )
-    step = 0
-    while after and fault.back_at + step * LOOK_STEP_S <= after[-1][0]:
-        begin = fault.back_at + step * LOOK_STEP_S
-        second = [good for at, good in after if begin <= at < begin + 1.0]
-        if second and sum(second) >= GOOD_SHARE * len(second):
-            return round(step * LOOK_STEP_S, 1)
+        return Recovery(fault.name, None, "never: it did not come back")
+    after = asked[bisect_left(asked, (fault.back_at, False)) :]
+    if not after:
+        return Recovery(fault.name, None, "not seen: nobody asked any more when it was back")
+    step, begin = 0, fault.back_at
+    while begin <= after[-1][0]:
+        first, end = bisect_left(after, (begin, False)), bisect_left(after, (begin + 1.0, False))
+        well = sum(good for _, good in after[first:end])
+        if end > first and well >= GOOD_SHARE * (end - first):
+            return Recovery(fault.name, round(begin - fault.back_at, 1))
         step += 1
-    return None
+        begin = fault.back_at + step * LOOK_STEP_S
+    return Recovery(fault.name, None, "never while people asked")
 
 
 def judge(figures: Figures, slo: Slo, lag_s: float | None) -> list[Check]:
@@ -196,10 +216,11 @@ def judge(figures: Figures, slo: Slo, lag_s: float | None) -> list[Check]:
         Check("errors", "people without an answer", f"{figures.unsettled:,}", "0",
               figures.unsettled == 0),
     ]  # fmt: skip
-    for name, took_s in figures.recoveries_s.items():
+    for one in figures.recoveries:
+        value = one.why if one.after_s is None else f"{one.after_s:.1f} s"
         checks.append(
-            Check("slo", f"recovery from {name}", "never" if took_s is None else f"{took_s:.1f} s",
-                  f"{slo.recovery_s:.0f} s", took_s is not None and took_s <= slo.recovery_s)
+            Check("slo", f"recovery from {one.fault}", value, f"{slo.recovery_s:.0f} s",
+                  one.after_s is not None and one.after_s <= slo.recovery_s)
         )  # fmt: skip
     return checks
 
@@ -213,7 +234,7 @@ def as_json(figures: Figures, checks: Sequence[Check]) -> dict[str, object]:
         "error_examples": figures.error_examples,
         "unsettled": figures.unsettled,
         "results": dict(figures.results.most_common()),
-        "recoveries_s": figures.recoveries_s,
+        "recoveries": [asdict(recovery) for recovery in figures.recoveries],
         "checks": [asdict(check) for check in checks],
         "seconds": [
             {

@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from engine.lib.env import Env, EnvironmentProblem
 from engine.run.paths import CHECKOUT, Places, RunProblem, free_port, password
@@ -38,6 +39,9 @@ class Config:
     secret_key: str | None
     encryption_keys: str | None
     demo_app: bool
+    # Ports of proxies that stand before the embedded servers (a drill's bad network); 0: none does.
+    postgres_via_port: int = 0
+    redis_via_port: int = 0
 
     @property
     def edge_url(self) -> str:
@@ -84,6 +88,8 @@ def read(environ: Mapping[str, str] | None = None) -> Config:
                 "DEMO_APP",
                 env.text("ENVIRONMENT", "local") == "local" and not optional("ALLOWED_HOSTS"),
             ),
+            postgres_via_port=env.integer("POSTGRES_VIA_PORT", 0, low=0, high=65535),
+            redis_via_port=env.integer("REDIS_VIA_PORT", 0, low=0, high=65535),
         )
     except EnvironmentProblem as problem:
         raise RunProblem(str(problem)) from problem
@@ -92,6 +98,14 @@ def read(environ: Mapping[str, str] | None = None) -> Config:
     if config.redis_cluster and not (config.redis_url and config.broker_url):
         raise RunProblem("REDIS_CLUSTER needs REDIS_URL (any node) and BROKER_URL (no cluster)")
     return config
+
+
+def via(url: str, port: int) -> str:
+    """`url` at another port of the same machine; 0: as it is."""
+    parts = urlsplit(url)
+    who, _, address = parts.netloc.rpartition("@")
+    host = address.rpartition(":")[0]
+    return parts._replace(netloc=f"{who}@{host}:{port}").geturl() if port else url
 
 
 def broker_of(redis_url: str) -> str:

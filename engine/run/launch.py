@@ -177,13 +177,16 @@ class Launch:
         if embedded_valkey is not None:
             embedded_valkey.wait()
             say(f"· Valkey {embedded_valkey.version()} on 127.0.0.1:{embedded_valkey.port}")
+        via = configuration.via
         database_url = config.database_url or (
-            embedded_postgres.url(APP) if embedded_postgres else ""
+            via(embedded_postgres.url(APP), config.postgres_via_port) if embedded_postgres else ""
         )
         owner_url = config.migration_database_url or (
             embedded_postgres.url(OWNER) if embedded_postgres else database_url
         )
-        redis_url = config.redis_url or (embedded_valkey.url if embedded_valkey else "")
+        redis_url = config.redis_url or (
+            via(embedded_valkey.url, config.redis_via_port) if embedded_valkey else ""
+        )
         self.values = configuration.values(
             config, database_url=database_url, owner_url=owner_url, redis_url=redis_url
         )

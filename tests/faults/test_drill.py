@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from engine.run.paths import CHECKOUT
+from loadtest.judging import answers_of
+from loadtest.proxy import Proxy, Weather
 from tests.conftest import wait_until
 from tests.faults import drill
 from tests.private_copy import Copy
@@ -22,6 +24,7 @@ from tests.servers import FOREIGN
 pytestmark = [pytest.mark.fault, pytest.mark.nightly, pytest.mark.timeout(300)]
 
 FROZEN_S = 2.0
+OWN_COPY = "own"
 
 
 def start(copy: Copy, run: str, *arguments: str, host: str = "") -> subprocess.Popen[str]:
@@ -32,7 +35,7 @@ def start(copy: Copy, run: str, *arguments: str, host: str = "") -> subprocess.P
         env={
             **{k: v for k, v in kept.items() if not k.startswith(("PYTEST", "LAISEE", "DJANGO"))},
             "DATA_DIR": str(copy.places.root),
-            "HOST": host or copy.base_url,
+            "HOST": "" if host == OWN_COPY else host or copy.base_url,
         },
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -105,6 +108,67 @@ def test_a_claim_whose_amount_was_changed_turns_the_verdict_red(laisee: Copy) ->
     assert again.returncode == 4, output
     assert claim["claim"] in output
     assert "the amount that was answered is not the one in Postgres" in output
+
+
+def test_a_delay_on_the_hot_route_is_a_breach_that_is_named(laisee: Copy) -> None:
+    """Nobody told the drill of it, so nothing excuses it."""
+    with Proxy(lambda: ("127.0.0.1", laisee.port)) as proxy:
+        proxy.weather = Weather(delay_s=0.3)
+        host = f"http://127.0.0.1:{proxy.port}"
+        arguments = ("--drill", "steady", "--peak", "20", "--length", "8")
+        output, _ = start(laisee, "slow", *arguments, host=host).communicate(timeout=200)
+    found = result(laisee, "slow")
+    assert broken(found, "slo") == ["claims p99"], output
+    assert broken(found, "money") == broken(found, "errors") == []
+    assert found["seconds"][-1]["p50_ms"] >= 300
+    assert "claims p99" in output
+
+
+def own(copy: Copy, run: str, *arguments: str) -> tuple[int, str]:
+    """A drill with faults, on a copy that it starts itself below this one's data."""
+    process = start(copy, run, *arguments, host=OWN_COPY)
+    output, _ = process.communicate(timeout=280)
+    return process.returncode, output
+
+
+@pytest.mark.timeout(600)
+def test_lost_servers_in_the_middle_harm_no_money_and_are_recovered_from(laisee: Copy) -> None:
+    faults = "lose_redis@6,kill_postgres@14"
+    arguments = ("--drill", "steady", "--peak", "40", "--length", "35", "--faults", faults)
+    _, output = own(laisee, "lost", *arguments)
+    found = result(laisee, "lost")
+    assert broken(found, "money") == broken(found, "errors") == [], output
+    assert [fault["name"] for fault in found["faults"]] == ["lose_redis", "kill_postgres"]
+    assert all(one["after_s"] is not None and one["after_s"] <= 5 for one in found["recoveries"])
+
+
+@pytest.mark.timeout(600)
+def test_what_lasts_is_felt_and_ends(laisee: Copy) -> None:
+    faults = (
+        "slow_disk@0+3:delay=100ms,payout_outage@4+12,slow_network@5+3:on=postgres:delay=40ms,"
+        "slow_network@9+3:on=redis:delay=40ms,slow_network@14+3:delay=200ms:cut=5%"
+    )
+    arguments = ("--drill", "steady", "--peak", "30", "--length", "24", "--faults", faults)
+    _, output = own(laisee, "lasting", *arguments)
+    found = result(laisee, "lasting")
+    assert broken(found, "money") == [], output
+    assert not [name for name in broken(found, "slo") if name.startswith("recovery")], output
+    assert len(found["faults"]) == 5 and all(fault["back_at"] for fault in found["faults"])
+
+    first_wins = [
+        answer.latency_ms
+        for answer in answers_of(folder(laisee, "lasting"), 0)
+        if answer.won and not answer.replayed and answer.attempt == 1
+        and 0.5 <= (answer.scheduled_at or 0) - found["begins_at"] < 2.5
+    ]  # fmt: skip
+    # The flush that a win waits for began later; who came while one was waiting went with it.
+    assert len(first_wins) > 5
+    assert sorted(first_wins)[len(first_wins) // 2] >= 50
+    seconds = found["seconds"]
+    assert min(second["p50_ms"] for second in seconds[15:16]) >= 200
+    # A view asks Postgres and a claim asks Redis, each over the network that was slow then.
+    assert seconds[6]["p100_ms"] >= 40 and seconds[10]["p50_ms"] >= 40
+    assert sum(second["results"].get("no_answer", 0) for second in seconds[14:18]) > 0
 
 
 def test_a_door_that_is_not_there_is_an_error(laisee: Copy) -> None:

@@ -88,9 +88,42 @@ def test_a_fault_excuses_its_window_and_has_a_limit_of_its_own() -> None:
     assert breached(answers, (killed,)) == set()
     figures = verdict.count(answers, [100] * 10, BEGINS_AT, (killed,))
     # 95 of the 100 of the second that begins 1.5 s after it is back are answered well.
-    assert figures.recoveries_s == {"kill_postgres": pytest.approx(1.5, abs=0.11)}
+    [recovery] = figures.recoveries
+    assert recovery.after_s == pytest.approx(1.5, abs=0.11)
     never = Fault("kill_postgres", BEGINS_AT + 3, None)
     assert "recovery from kill_postgres" in breached(answers, (never,))
+    late = Fault("kill_postgres", BEGINS_AT + 3, BEGINS_AT + 11)
+    [recovery] = verdict.count(answers, [100] * 10, BEGINS_AT, (late,)).recoveries
+    assert recovery.after_s is None and "nobody asked any more" in recovery.why
+
+
+def test_slow_answers_are_no_recovery_and_two_faults_of_a_name_have_one_each() -> None:
+    killed = [Fault("kill_web", BEGINS_AT + at, BEGINS_AT + at) for at in (2, 6)]
+    answers = [
+        replace(one, latency_ms=1_500.0) if (one.scheduled_at or 0) < BEGINS_AT + 4 else one
+        for one in night()
+    ]
+    first, second = verdict.count(answers, [100] * 10, BEGINS_AT, killed).recoveries
+    assert first.after_s == pytest.approx(2.0, abs=0.11)
+    assert second.after_s == 0.0
+
+
+def test_who_asks_again_shows_that_claims_are_well_again() -> None:
+    killed = Fault("kill_postgres", BEGINS_AT + 3, BEGINS_AT + 12)
+    again = [replace(answer(12 + n / 10), attempt=2) for n in range(20)]
+    [recovery] = verdict.count(night() + again, [100] * 10, BEGINS_AT, (killed,)).recoveries
+    assert recovery.after_s == 0.0
+
+
+def test_a_fault_that_has_nothing_to_do_with_claims_excuses_none_of_them() -> None:
+    outage = Fault("payout_outage", BEGINS_AT + 3, BEGINS_AT + 5, excuses=())
+    slow = [replace(one, latency_ms=300.0) for one in night()]
+    assert breached(slow, (outage,)) == {"claims p99"}
+    assert breached(slow, (replace(outage, excuses=None),)) == {"claims p99"}
+    within = [one for one in slow if 3 <= (one.scheduled_at or 0) - BEGINS_AT < 5]
+    rest = [one for one in night() if not 3 <= (one.scheduled_at or 0) - BEGINS_AT < 5]
+    assert breached(rest + within, (replace(outage, excuses=("view",)),)) == {"claims p99"}
+    assert breached(rest + within, (replace(outage, excuses=("first",)),)) == set()
 
 
 def test_people_who_gave_up_are_counted_by_their_last_answer() -> None:
